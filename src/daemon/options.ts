@@ -1,0 +1,210 @@
+/**
+ * Mount options: what `-o` takes. One table; the parser, the error for an unknown word, `--help` and the man page read it.
+ */
+
+import { UserError } from '../base/errno.ts';
+
+/** Words that every mount takes, with the flag of mount(2) that each sets or clears. */
+const flags: Readonly<Record<string, { readonly set?: number; readonly clear?: number }>> = {
+  rw: { clear: 1 },
+  ro: { set: 1 },
+  suid: { clear: 2 },
+  nosuid: { set: 2 },
+  dev: { clear: 4 },
+  nodev: { set: 4 },
+  exec: { clear: 8 },
+  noexec: { set: 8 },
+  async: { clear: 16 },
+  sync: { set: 16 },
+  dirsync: { set: 128 },
+  atime: { clear: 1024 },
+  noatime: { set: 1024 },
+  diratime: { clear: 2048 },
+  nodiratime: { set: 2048 },
+  relatime: { set: 1 << 21 },
+  norelatime: { clear: 1 << 21 },
+  strictatime: { set: 1 << 24 },
+  lazytime: { set: 1 << 25 },
+  nolazytime: { clear: 1 << 25 },
+};
+
+/** Words for mount(8), systemd and fstab, which say nothing to a filesystem. */
+const ignored = new Set([
+  'defaults',
+  'auto',
+  'noauto',
+  'user',
+  'nouser',
+  'users',
+  'owner',
+  'group',
+  'nofail',
+  '_netdev',
+  'allow_other',
+  'default_permissions',
+]);
+
+export interface OptionHelp {
+  readonly name: string;
+  readonly value?: string;
+  readonly help: string;
+}
+
+/** sharedext's own options. */
+export const ownOptions: readonly OptionHelp[] = [
+  { name: 'sharedext', help: 'share the page cache of files with shared extents (the default)' },
+  { name: 'nosharedext', help: 'the same mount without sharing: every file has its own page cache' },
+  {
+    name: 'store',
+    value: 'DIR',
+    help: 'keep the clones in DIR/.sharedext, on the same filesystem (default: below the source)',
+  },
+  {
+    name: 'cache',
+    value: 'auto|none|unlimited|SECONDS',
+    help: 'how long the kernel may keep names and attributes (auto: 1 second, unlimited when mounted over the source)',
+  },
+  {
+    name: 'settle',
+    value: 'MS',
+    help: 'share a file only when its content is unchanged for so many milliseconds (default 1000)',
+  },
+  { name: 'mappings', value: 'N', help: 'the most shared mappings at a time (default 131072)' },
+  {
+    name: 'floor',
+    value: 'BYTES|N%',
+    help: 'free space below which idle clones are dropped and none is made (default 2%, at most 1G)',
+  },
+  { name: 'backing', value: 'N', help: 'the most files registered for passthrough at a time (default 262144)' },
+  { name: 'nodes', value: 'N', help: 'the most inodes that the kernel may know (default 16777216)' },
+  { name: 'nosubtype', help: 'show the type "fuse" instead of "fuse.sharedext", for tools that compare it' },
+];
+
+export const genericWords: readonly string[] = [...Object.keys(flags), ...ignored];
+
+export type CacheOption = 'auto' | 'none' | 'unlimited' | number;
+
+export interface MountOptions {
+  readonly share: boolean;
+  /** Flags of mount(2). */
+  readonly flags: number;
+  readonly store: string | undefined;
+  readonly cache: CacheOption;
+  readonly settleMs: number;
+  readonly maxMappings: number;
+  readonly floor: { readonly bytes: number } | { readonly percent: number };
+  readonly maxBacking: number;
+  readonly maxNodes: number;
+  readonly subtype: boolean;
+}
+
+const suffixes: Readonly<Record<string, number>> = { k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+function wrong(name: string, value: string, wanted: string): UserError {
+  return new UserError(`Cannot use the option ${name}=${value}: it wants ${wanted}`);
+}
+
+function whole(name: string, value: string, least: number, most: number): number {
+  const number = Number(value);
+  if (!/^\d+$/.test(value) || number < least || number > most) {
+    throw wrong(name, value, `a whole number from ${least} to ${most}`);
+  }
+  return number;
+}
+
+function floorOf(value: string): MountOptions['floor'] {
+  const percent = /^(\d+(?:\.\d+)?)%$/.exec(value)?.[1];
+  if (percent !== undefined && Number(percent) <= 100) return { percent: Number(percent) };
+  const match = /^(\d+)([kmgt]?)$/i.exec(value);
+  if (!match) throw wrong('floor', value, 'bytes (with k, m, g or t) or a percentage up to 100%');
+  return { bytes: Number(match[1]) * (suffixes[(match[2] ?? '').toLowerCase()] ?? 1) };
+}
+
+function cacheOf(value: string): CacheOption {
+  if (value === 'auto' || value === 'none' || value === 'unlimited') return value;
+  if (!/^\d+(\.\d+)?$/.test(value)) throw wrong('cache', value, 'auto, none, unlimited or a number of seconds');
+  return Number(value);
+}
+
+type Draft = { -readonly [K in keyof MountOptions]: MountOptions[K] };
+
+/**
+ * Parses comma-separated words, those of several `-o` in order: the last one wins, as with mount(8).
+ *
+ * @throws UserError for an unknown word, naming the known ones, and for a value that doesn't fit.
+ */
+export function parseOptions(texts: readonly string[]): MountOptions {
+  const draft: Draft = {
+    share: true,
+    flags: 0,
+    store: undefined,
+    cache: 'auto',
+    settleMs: 1000,
+    maxMappings: 131_072,
+    floor: { percent: 2 },
+    maxBacking: 262_144,
+    maxNodes: 2 ** 24,
+    subtype: true,
+  };
+  for (const word of texts.flatMap((text) => text.split(','))) {
+    if (word !== '') applyOption(draft, word);
+  }
+  return draft;
+}
+
+function applyOption(draft: Draft, word: string): void {
+  const equals = word.indexOf('=');
+  const name = equals < 0 ? word : word.slice(0, equals);
+  const value = equals < 0 ? undefined : word.slice(equals + 1);
+  const known = ownOptions.find((option) => option.name === name);
+  if (known !== undefined && (known.value === undefined) !== (value === undefined)) {
+    throw new UserError(
+      known.value === undefined
+        ? `Cannot use the option ${word}: ${name} takes no value`
+        : `Cannot use the option ${word}: write ${name}=${known.value}`,
+    );
+  }
+  if (value === undefined) {
+    const flag = flags[name];
+    if (flag !== undefined) draft.flags = (draft.flags | (flag.set ?? 0)) & ~(flag.clear ?? 0);
+    else if (name === 'sharedext') draft.share = true;
+    else if (name === 'nosharedext') draft.share = false;
+    else if (name === 'nosubtype') draft.subtype = false;
+    else if (name === 'remount') throw new UserError('Cannot remount: unmount, and mount again with the new options');
+    else if (!ignored.has(name) && !name.startsWith('x-')) throw unknown(word);
+    return;
+  }
+  switch (name) {
+    case 'store':
+      if (value === '') throw wrong(name, value, 'a directory');
+      draft.store = value;
+      return;
+    case 'cache':
+      draft.cache = cacheOf(value);
+      return;
+    case 'settle':
+      draft.settleMs = whole(name, value, 0, 86_400_000);
+      return;
+    case 'mappings':
+      draft.maxMappings = whole(name, value, 1, 2 ** 22);
+      return;
+    case 'floor':
+      draft.floor = floorOf(value);
+      return;
+    case 'backing':
+      draft.maxBacking = whole(name, value, 0, 2 ** 24);
+      return;
+    case 'nodes':
+      draft.maxNodes = whole(name, value, 1024, 2 ** 25);
+      return;
+    default:
+      if (!name.startsWith('x-') && name !== 'comment') throw unknown(word);
+  }
+}
+
+function unknown(word: string): UserError {
+  const own = ownOptions.map((option) => (option.value === undefined ? option.name : `${option.name}=`));
+  return new UserError(
+    `Cannot use the option ${word}: unknown; known are ${own.join(', ')} and the generic ${genericWords.join(', ')}`,
+  );
+}

@@ -1,0 +1,330 @@
+/**
+ * The server of one mount: puts the parts together, mounts, serves, and takes everything down again.
+ *
+ *     openSource ─► takePlace (store) ─► /dev/fuse ─► mount(2) ─► INIT answered: ready ─► serving
+ *       ▲                                                                                   │ unmounted
+ *       └────────── all of it released, in the opposite order ◄─────────────────────────────┘
+ */
+
+import { EBUSY, errnoText, UserError } from '../base/errno.ts';
+import { putString } from '../base/memory.ts';
+import { EXTENT_READER_MEMORY_BYTES, ExtentReader } from '../extents/identify.ts';
+import { NodeDescriptors } from '../filesystem/descriptors.ts';
+import { filesystem } from '../filesystem/filesystem.ts';
+import { HANDLE_BYTES } from '../filesystem/handles.ts';
+import { type CachePolicy, type Mount, SCRATCH } from '../filesystem/mount.ts';
+import { NodeTable, nodeTableBytes, ROOT } from '../filesystem/nodes.ts';
+import { OpenTable, openTableBytes } from '../filesystem/opens.ts';
+import { Routes } from '../filesystem/routes.ts';
+import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
+import { BUFFER_BYTES, type Observer, Session } from '../fuse/server/session.ts';
+import { PLACE_SCRATCH_BYTES, type Place, takePlace } from '../mappings/place.ts';
+import { MappingStore, STORE_SCRATCH_BYTES } from '../mappings/store.ts';
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  MNT_DETACH,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_RDONLY,
+  PR_SET_SECUREBITS,
+  SECBIT_NO_SETUID_FIXUP,
+} from '../sys/constants.ts';
+import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
+import * as sys from '../sys/libc.ts';
+import { allocate, allocateShared } from '../sys/memory.ts';
+import { mounts, readOnlyMount } from '../sys/mounts.ts';
+import { checkMountpoint } from './mountpoint.ts';
+import type { MountOptions } from './options.ts';
+import { existingDirectory, identityOf, openSource, probeReflink, probeSameFilesystem, type Source } from './source.ts';
+
+export interface ServerOptions {
+  readonly source: string;
+  readonly mountpoint: string;
+  readonly options: MountOptions;
+  readonly observer?: Observer;
+  readonly log: (line: string) => void;
+}
+
+/** Everything about a running server that `status` and the tests want to know. */
+export interface Server {
+  readonly source: Source;
+  readonly mountpoint: string;
+  readonly options: MountOptions;
+  readonly cache: CachePolicy;
+  /** The minor device number of the mount, which names its connection under fusectl and its control socket. */
+  readonly minor: number;
+  readonly session: Session;
+  readonly nodes: NodeTable;
+  readonly opens: OpenTable;
+  readonly routes: Routes;
+  readonly descriptors: NodeDescriptors;
+  readonly backing: FuseBackingFiles;
+  readonly mappings: MappingStore | undefined;
+  /** Where the clones are, relative to the store's parent; undefined when sharing is off. */
+  readonly storePath: string | undefined;
+  /** Unmounts; lazily when the mount is in use, so that it ends when its last user does. Returns 0 or a negated errno. */
+  unmount(): Promise<number>;
+  /** Settles when everything is released; the text says why where the mount did not end by an unmount. */
+  readonly ended: Promise<string | undefined>;
+}
+
+const MAX_FLOOR_BYTES = 2 ** 30;
+const UNLIMITED_SECONDS = 2 ** 31;
+/** How often the store gets to tidy up. */
+const TIDY_INTERVAL_MS = 50;
+
+function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
+  const seconds = {
+    auto: overSource ? UNLIMITED_SECONDS : 1,
+    none: 0,
+    unlimited: UNLIMITED_SECONDS,
+  };
+  const value = typeof options.cache === 'number' ? options.cache : seconds[options.cache];
+  return { entrySeconds: value, attributeSeconds: value };
+}
+
+/** Things to undo, last first. */
+class Undo {
+  readonly #steps: (() => void)[] = [];
+
+  push(step: () => void): void {
+    this.#steps.push(step);
+  }
+
+  run(): void {
+    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) step();
+  }
+}
+
+/**
+ * Mounts and serves. The promise settles once the kernel has INIT's answer: from then on the mount answers.
+ *
+ * @throws UserError that says what stands in the way and what to do about it; nothing is left behind then.
+ */
+export async function serve(given: ServerOptions): Promise<Server> {
+  const undo = new Undo();
+  try {
+    return await start(given, undo);
+  } catch (error) {
+    undo.run();
+    throw error;
+  }
+}
+
+async function start(given: ServerOptions, undo: Undo): Promise<Server> {
+  const { options } = given;
+  const scratch = allocate('setting up', 65_536);
+  const source = openSource(given.source, scratch);
+  undo.push(() => source.close());
+  const mountpoint = existingDirectory('mountpoint', given.mountpoint);
+  checkMountpoint(source.path, mountpoint);
+  const cache = cachePolicy(options, source.path === mountpoint);
+
+  // Capabilities stay when the ids of this thread change for a caller's; a umask never hides what a caller asked for.
+  const secured = sys.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
+  if (secured < 0) {
+    throw new UserError(`Cannot keep capabilities over changes of user: ${errnoText(secured)}; sharedext needs root`);
+  }
+  const previousUmask = sys.umask(0o077);
+  undo.push(() => sys.umask(previousUmask));
+
+  const device = openDevice(scratch);
+  undo.push(() => sys.close(device.fd));
+  const backing = new FuseBackingFiles(device.fd, options.maxBacking, allocate('backing files', 64));
+  const reader = new ExtentReader({ ioctl: sys.ioctl }, allocate('extents', EXTENT_READER_MEMORY_BYTES));
+
+  const shared = options.share ? openStore(source, options, reader, backing, undo) : undefined;
+  const own = identityOf(source.mountFd, scratch);
+  const server = assemble(given, source, cache, device, backing, shared, own.subvolume);
+  const { mount, session } = server;
+
+  const flags = options.flags;
+  const type = options.subtype ? 'fuse.sharedext' : 'fuse';
+  const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other`;
+  const mounted = sys.mount(source.path, mountpoint, type, flags, data);
+  if (mounted < 0) throw new UserError(`Cannot mount on ${mountpoint}: ${errnoText(mounted)}`);
+  let attached = true;
+  undo.push(() => {
+    if (attached) sys.umount2(mountpoint, MNT_DETACH);
+  });
+  const minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
+
+  const readiness = sys.onReadable(device.fd, () => session.drain());
+  undo.push(() => readiness.close());
+  const ready = await session.ready;
+  if (!ready.ok) throw new UserError(`Cannot serve ${mountpoint}: ${ready.why}`);
+
+  const tidying = setInterval(() => shared?.mappings.tidy(), TIDY_INTERVAL_MS);
+  undo.push(() => clearInterval(tidying));
+  const ended = session.ended.then((why) => {
+    // After an unmount the mountpoint is whatever was there before: it must not be unmounted as well.
+    attached = why !== undefined;
+    mount.descriptors.closeAll();
+    for (const fd of mount.opens.descriptorsOpen()) sys.close(fd);
+    undo.run();
+    return why;
+  });
+
+  return {
+    source,
+    mountpoint,
+    options,
+    cache,
+    minor,
+    session,
+    nodes: mount.nodes,
+    opens: mount.opens,
+    routes: mount.routes,
+    descriptors: mount.descriptors,
+    backing,
+    mappings: shared?.mappings,
+    storePath: shared?.path,
+    async unmount() {
+      const result = await sys.umount2.later(mountpoint, 0);
+      return result === -EBUSY ? sys.umount2.later(mountpoint, MNT_DETACH) : result;
+    },
+    ended,
+  };
+}
+
+function openDevice(scratch: Parameters<typeof openFuseDevice>[0]): FuseDevice {
+  const fd = openFuseDevice(scratch);
+  if (fd >= 0) return new FuseDevice(fd);
+  throw new UserError(`Cannot open /dev/fuse: ${errnoText(fd)}, try "modprobe fuse"`);
+}
+
+interface SharedStore {
+  readonly place: Place;
+  readonly path: string;
+  readonly mappings: MappingStore;
+  readonly readOnlyFd: number;
+  /** What the mount must not show. */
+  readonly inode: number;
+  readonly subvolume: number;
+}
+
+function openStore(
+  source: Source,
+  options: MountOptions,
+  reader: ExtentReader,
+  backing: FuseBackingFiles,
+  undo: Undo,
+): SharedStore {
+  const scratch = allocate('the store', PLACE_SCRATCH_BYTES);
+  const parentPath = options.store === undefined ? source.path : existingDirectory('store', options.store);
+  putString(scratch, 0, parentPath);
+  const parentFd = sys.openat(AT_FDCWD, scratch.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (parentFd < 0) throw new UserError(`Cannot open the store's directory ${parentPath}: ${errnoText(parentFd)}`);
+  undo.push(() => sys.close(parentFd));
+  if (options.store === undefined && source.readOnly) {
+    throw new UserError(
+      `Cannot make the store: the source ${source.path} is read-only, mount with store=DIR, a directory on the same filesystem that can be written`,
+    );
+  }
+  const place = takePlace({ calls: sys, scratch, parentFd, parentPath, filesystem: source.filesystem });
+  undo.push(() => place.remove());
+  const cloned = probeReflink(place.directoryFd, scratch);
+  if (cloned < 0) {
+    throw new UserError(
+      `Cannot share: ${parentPath} makes no reflinks (${errnoText(cloned)}); for XFS make the filesystem with "mkfs.xfs -m reflink=1", or mount with nosharedext`,
+    );
+  }
+  if (probeSameFilesystem(source.directoryFd, place.directoryFd, scratch) === -18) {
+    throw new UserError(`Cannot use the store ${parentPath}: it is not on the filesystem of the source ${source.path}`);
+  }
+  const readOnlyFd = readOnlyMount(place.directoryFd, scratch);
+  if (readOnlyFd < 0) throw new UserError(`Cannot make a read-only mount of the store: ${errnoText(readOnlyFd)}`);
+  undo.push(() => sys.close(readOnlyFd));
+  const { floor } = options;
+  const mappings = new MappingStore({
+    calls: sys,
+    reader,
+    filesystem: source.filesystem,
+    backing,
+    directoryFd: place.directoryFd,
+    readOnlyFd,
+    scratch: allocate('clones', STORE_SCRATCH_BYTES),
+    maxMappings: options.maxMappings,
+    floorBytes: 'bytes' in floor ? floor.bytes : Math.min((source.totalBytes * floor.percent) / 100, MAX_FLOOR_BYTES),
+    monotonicMs: () => performance.now(),
+  });
+  const identity = identityOf(place.storeFd, scratch);
+  return { place, path: `${parentPath}/${place.name}`, mappings, readOnlyFd, ...identity };
+}
+
+function assemble(
+  given: ServerOptions,
+  source: Source,
+  cache: CachePolicy,
+  device: FuseDevice,
+  backing: FuseBackingFiles,
+  shared: SharedStore | undefined,
+  ownSubvolume: number,
+): { readonly mount: Mount; readonly session: Session } {
+  const { options } = given;
+  const input = allocate('requests', BUFFER_BYTES);
+  const output = allocate('replies', BUFFER_BYTES);
+  const notices = allocate('notices', NOTICE_BYTES);
+  const scratch = allocate('scratch', 8192);
+  putString(scratch, SCRATCH.dot, '.');
+  const nodes = new NodeTable(allocateShared('nodes', nodeTableBytes(options.maxNodes)).memory, options.maxNodes);
+  addRoot(source, nodes);
+  const opens = new OpenTable(allocateShared('opens', openTableBytes()).memory);
+  const invalidate = (nodeid: number): void => {
+    device.write(notices, invalidateAttributes(notices, nodeid));
+  };
+  const routes = new Routes({
+    calls: sys,
+    nodes,
+    opens,
+    mountFd: source.mountFd,
+    scratch,
+    mappings: shared?.mappings,
+    settleMs: options.settleMs,
+    now: Date.now,
+    invalidateAttributes: invalidate,
+  });
+  const mount: Mount = {
+    calls: sys,
+    backing,
+    mountFd: source.mountFd,
+    nodes,
+    opens,
+    routes,
+    descriptors: new NodeDescriptors(sys, nodes, source.mountFd),
+    input,
+    output,
+    scratch,
+    entries: allocate('directory entries', 65_536),
+    cache,
+    ownSubvolume,
+    storeInode: shared?.inode ?? -1,
+    storeSubvolume: shared?.subvolume ?? -1,
+    currentUmask: 0o077,
+    invalidateAttributes: invalidate,
+  };
+  const session = new Session({
+    device,
+    input,
+    output,
+    handlers: filesystem(mount),
+    onBug: (operation, error) => {
+      given.log(`${operation} failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    },
+    ...(given.observer && { observer: given.observer }),
+  });
+  return { mount, session };
+}
+
+/** The root is node 1, which the kernel knows from the start and never forgets. */
+function addRoot(source: Source, nodes: NodeTable): void {
+  const scratch = allocate('the root', 512);
+  const handle = 64;
+  scratch.view.setUint32(handle, HANDLE_BYTES - 8, true);
+  const { address } = scratch;
+  const named = sys.nameToHandleAt(source.mountFd, address, address + handle, address + 256, AT_EMPTY_PATH);
+  if (named < 0) throw new UserError(`Cannot get a file handle of the source ${source.path}: ${errnoText(named)}`);
+  const slot = nodes.lookUp(scratch, handle, 0o040000);
+  if (slot !== ROOT) throw new Error('the root is not the first node');
+}

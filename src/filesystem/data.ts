@@ -1,0 +1,114 @@
+/**
+ * What reaches the bytes of an open file. READ and WRITE come only for relayed files: those for which the kernel had no
+ * backing file to give. FALLOCATE, LSEEK and COPY_FILE_RANGE come for all.
+ */
+
+import { EBADF, EIO, ESTALE } from '../base/errno.ts';
+import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import { FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import {
+  fuse_copy_file_range_in,
+  fuse_copy_file_range_out,
+  fuse_fallocate_in,
+  fuse_lseek_in,
+  fuse_lseek_out,
+  fuse_read_in,
+  fuse_write_in,
+  fuse_write_out,
+} from '../fuse/wire/structs.ts';
+import { clearSetIds, finishWith, slotOf } from './attributes.ts';
+import * as c from './constants.ts';
+import type { Mount } from './mount.ts';
+import { NO_NODE } from './nodes.ts';
+
+export function read(m: Mount, r: Request): Outcome {
+  const { view } = m.input;
+  const fd = m.opens.descriptor(fuse_read_in.fh.get(view, r.at));
+  if (fd < 0) return -EBADF;
+  const size = Math.min(fuse_read_in.size.get(view, r.at), m.output.bytes.length - PAYLOAD);
+  return m.calls.pread(fd, m.output.address + PAYLOAD, size, fuse_read_in.offset.get(view, r.at));
+}
+
+export function write(m: Mount, r: Request): Outcome {
+  const { view } = m.input;
+  const fd = m.opens.descriptor(fuse_write_in.fh.get(view, r.at));
+  if (fd < 0) return -EBADF;
+  const size = fuse_write_in.size.get(view, r.at);
+  if (r.data + size > r.end) return -EIO;
+  if ((fuse_write_in.write_flags.get(view, r.at) & FUSE_WRITE_KILL_SUIDGID) !== 0) clearSetIds(m, fd);
+  const written = m.calls.pwrite(fd, m.input.address + r.data, size, fuse_write_in.offset.get(view, r.at));
+  if (written < 0) return written;
+  fuse_write_out.size.set(m.output.view, PAYLOAD, written);
+  fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);
+  return fuse_write_out.structBytes;
+}
+
+export function fallocate(m: Mount, r: Request): Outcome {
+  const { view } = m.input;
+  const fd = m.opens.descriptor(fuse_fallocate_in.fh.get(view, r.at));
+  if (fd < 0) return -EBADF;
+  const mode = fuse_fallocate_in.mode.get(view, r.at);
+  const offset = fuse_fallocate_in.offset.get(view, r.at);
+  return m.calls.fallocate.later(fd, mode, offset, fuse_fallocate_in.length.get(view, r.at)).then(finishWith);
+}
+
+/** SEEK_DATA and SEEK_HOLE: the kernel answers the others itself. */
+export function lseek(m: Mount, r: Request): Outcome {
+  const slot = slotOf(m, r.nodeid);
+  if (slot === NO_NODE) return -ESTALE;
+  const { view } = m.input;
+  const fd = m.routes.openForReading(slot);
+  if (fd < 0) return fd;
+  const result = m.calls.lseek(fd, fuse_lseek_in.offset.get(view, r.at), fuse_lseek_in.whence.get(view, r.at));
+  m.calls.close(fd);
+  if (result < 0) return result;
+  fuse_lseek_out.offset.set(m.output.view, PAYLOAD, result);
+  return fuse_lseek_out.structBytes;
+}
+
+/** What one reply of COPY_FILE_RANGE can count: its field has 32 bits. Whole blocks of any size. */
+const MAX_COPY_BYTES = 0x7fe0_0000;
+
+/**
+ * copy_file_range(2) of the source makes a reflink where the filesystem can, and copies where it can't: so `cp` on the
+ * mount makes clones. It may write a whole file back first, hence another thread. Both descriptors are its own, so that
+ * their positions can stand for the offsets.
+ */
+export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
+  const { view } = m.input;
+  const from = slotOf(m, r.nodeid);
+  const to = slotOf(m, fuse_copy_file_range_in.nodeid_out.get(view, r.at));
+  if (from === NO_NODE || to === NO_NODE) return -ESTALE;
+  if (m.opens.descriptor(fuse_copy_file_range_in.fh_out.get(view, r.at)) < 0) return -EBADF;
+  const input = m.routes.openForReading(from);
+  if (input < 0) return input;
+  const flags = c.O_WRONLY | c.O_NONBLOCK | c.O_CLOEXEC;
+  const output = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(to), flags);
+  if (output < 0) {
+    m.calls.close(input);
+    return output;
+  }
+  const length = Math.min(fuse_copy_file_range_in.len.get(view, r.at), MAX_COPY_BYTES);
+  const copyFlags = fuse_copy_file_range_in.flags.get(view, r.at);
+  const sought = m.calls.lseek(input, fuse_copy_file_range_in.off_in.get(view, r.at), 0);
+  const placed = m.calls.lseek(output, fuse_copy_file_range_in.off_out.get(view, r.at), 0);
+  if (sought < 0 || placed < 0) {
+    m.calls.close(input);
+    m.calls.close(output);
+    return Math.min(sought, placed);
+  }
+  return m.calls.copyFileRange.later(input, 0, output, 0, length, copyFlags).then((copied): Finish => {
+    m.calls.close(input);
+    m.calls.close(output);
+    return () => {
+      if (copied < 0) return copied;
+      if (reply64) {
+        fuse_copy_file_range_out.bytes_copied.set(m.output.view, PAYLOAD, copied);
+        return fuse_copy_file_range_out.structBytes;
+      }
+      fuse_write_out.size.set(m.output.view, PAYLOAD, copied);
+      fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);
+      return fuse_write_out.structBytes;
+    };
+  });
+}

@@ -1,0 +1,115 @@
+/**
+ * O_PATH descriptors of nodes. A node is opened by its handle for one operation and closed again; two kinds stay open:
+ * directories that were used lately (a direct-mapped cache, since every LOOKUP and CREATE needs its parent's), and nodes
+ * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked special files, unlinked
+ * files that are open on a shared mapping, and btrfs placeholders, which can't be opened by handle at all. The latter are
+ * pinned until the kernel forgets them.
+ */
+
+import { EMFILE } from '../base/errno.ts';
+import type { SourceCalls } from './calls.ts';
+import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFDIR } from './constants.ts';
+import type { NodeTable } from './nodes.ts';
+
+const CACHED_DIRECTORIES = 512;
+
+export class NodeDescriptors {
+  readonly #calls: SourceCalls;
+  readonly #nodes: NodeTable;
+  readonly #mountFd: number;
+  readonly #cachedSlots = new Int32Array(CACHED_DIRECTORIES).fill(-1);
+  readonly #cachedFds = new Int32Array(CACHED_DIRECTORIES).fill(-1);
+  readonly #pinned = new Map<number, number>();
+  /** The directory acquired last, and the descriptor evicted last: an operation uses two directories at the most. */
+  #latest = -1;
+  #evicted = -1;
+
+  constructor(calls: SourceCalls, nodes: NodeTable, mountFd: number) {
+    this.#calls = calls;
+    this.#nodes = nodes;
+    this.#mountFd = mountFd;
+  }
+
+  get pinnedCount(): number {
+    return this.#pinned.size;
+  }
+
+  /** An O_PATH descriptor of the node, or a negated errno. To be given back by `release`. */
+  acquire(slot: number): number {
+    const directory = this.#nodes.type(slot) === S_IFDIR;
+    const line = slot & (CACHED_DIRECTORIES - 1);
+    if (directory && this.#cachedSlots[line] === slot) {
+      this.#latest = slot;
+      return this.#cachedFds[line] ?? -1;
+    }
+    const pinned = this.#pinned.size > 0 ? this.#pinned.get(slot) : undefined;
+    if (pinned !== undefined) return pinned;
+    let fd = this.#open(slot);
+    if (fd === -EMFILE && this.#dropCached()) fd = this.#open(slot);
+    if (fd < 0 || !directory) return fd;
+    const evicted = this.#cachedFds[line] ?? -1;
+    if (evicted >= 0) {
+      // It may be the first of the two that this operation uses: it is closed when the next one is evicted.
+      if (this.#evicted >= 0) this.#calls.close(this.#evicted);
+      this.#evicted = evicted;
+    }
+    this.#cachedSlots[line] = slot;
+    this.#cachedFds[line] = fd;
+    this.#latest = slot;
+    return fd;
+  }
+
+  release(slot: number, fd: number): void {
+    if (this.#nodes.type(slot) === S_IFDIR) return; // cached or pinned
+    if (this.#pinned.size > 0 && this.#pinned.get(slot) === fd) return;
+    this.#calls.close(fd);
+  }
+
+  /** Keeps the node alive, by a descriptor that it takes over, until it is forgotten. */
+  pin(slot: number, fd: number): void {
+    if (this.#pinned.has(slot)) this.#calls.close(fd);
+    else this.#pinned.set(slot, fd);
+  }
+
+  /** The kernel has forgotten the node. */
+  forget(slot: number): void {
+    const line = slot & (CACHED_DIRECTORIES - 1);
+    if (this.#cachedSlots[line] === slot) this.#drop(line);
+    if (this.#pinned.size === 0) return;
+    const pinned = this.#pinned.get(slot);
+    if (pinned === undefined) return;
+    this.#pinned.delete(slot);
+    this.#calls.close(pinned);
+  }
+
+  closeAll(): void {
+    this.#latest = -1;
+    this.#dropCached();
+    if (this.#evicted >= 0) this.#calls.close(this.#evicted);
+    this.#evicted = -1;
+    for (const fd of this.#pinned.values()) this.#calls.close(fd);
+    this.#pinned.clear();
+  }
+
+  #open(slot: number): number {
+    return this.#calls.openByHandleAt(this.#mountFd, this.#nodes.handleAddress(slot), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  }
+
+  #drop(line: number): void {
+    const fd = this.#cachedFds[line] ?? -1;
+    this.#cachedSlots[line] = -1;
+    this.#cachedFds[line] = -1;
+    if (fd >= 0) this.#calls.close(fd);
+  }
+
+  /** Gives all cached descriptors back but the one in use; returns whether there were any. */
+  #dropCached(): boolean {
+    let dropped = false;
+    for (let line = 0; line < CACHED_DIRECTORIES; line++) {
+      if ((this.#cachedFds[line] ?? -1) < 0 || this.#cachedSlots[line] === this.#latest) continue;
+      this.#drop(line);
+      dropped = true;
+    }
+    return dropped;
+  }
+}

@@ -1,0 +1,218 @@
+/**
+ * Directory streams: OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR.
+ *
+ * A stream is a descriptor of the source's directory, and the offsets that callers see are the source's own d_off, so that
+ * seekdir and a directory that changes meanwhile behave as they do there. What one getdents64 brought and one reply could
+ * not hold is kept for the next request.
+ */
+
+import { EBADF, EINVAL, ENFILE, ENOENT, ESTALE } from '../base/errno.ts';
+import { getU64 } from '../base/struct.ts';
+import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import {
+  fuse_dirent,
+  fuse_open_out,
+  fuse_read_in,
+  fuse_release_in,
+  SIZE_OF_ENTRY,
+  statx,
+} from '../fuse/wire/structs.ts';
+import { identify, internIdentified, isStore, putEntry, slotOf } from './attributes.ts';
+import * as c from './constants.ts';
+import { syncDescriptor } from './durability.ts';
+import { foldInode, handleSubvolume } from './handles.ts';
+import { type Mount, SCRATCH } from './mount.ts';
+import { NO_NODE } from './nodes.ts';
+
+/** struct linux_dirent64: d_ino u64, d_off i64, d_reclen u16, d_type u8, d_name: getdents64(2). */
+const DIRENT = { ino: 0, off: 8, reclen: 16, type: 18, name: 19 } as const;
+
+/** Entries that were read from the source and not given out yet: a copy, since the memory they came in is shared. */
+interface Leftover {
+  /** Offsets are small numbers on btrfs and XFS, but for the end of a directory, which btrfs calls 2^63 - 1. */
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+/** By file handle. Streams are few, and gone with their RELEASEDIR. */
+export type Leftovers = Map<number, Leftover>;
+
+export function opendir(m: Mount, r: Request): Outcome {
+  const slot = slotOf(m, r.nodeid);
+  if (slot === NO_NODE) return -ESTALE;
+  const dirFd = m.descriptors.acquire(slot);
+  if (dirFd < 0) return dirFd;
+  const path = m.scratch.address + SCRATCH.dot;
+  const fd = m.calls.openat(dirFd, path, c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC, 0);
+  m.descriptors.release(slot, dirFd);
+  if (fd < 0) return fd;
+  const handle = m.opens.addHandle(fd, slot, 0);
+  if (handle < 0) {
+    m.calls.close(fd);
+    return -ENFILE;
+  }
+  fuse_open_out.fh.set(m.output.view, PAYLOAD, handle);
+  fuse_open_out.open_flags.set(m.output.view, PAYLOAD, 0);
+  fuse_open_out.backing_id.set(m.output.view, PAYLOAD, 0);
+  return fuse_open_out.structBytes;
+}
+
+export function releasedir(m: Mount, r: Request, leftovers: Leftovers): Outcome {
+  const handle = fuse_release_in.fh.get(m.input.view, r.at);
+  leftovers.delete(handle);
+  const fd = m.opens.dropHandle(handle);
+  if (fd < 0) return -EBADF;
+  m.calls.close(fd);
+  return 0;
+}
+
+export function fsyncdir(m: Mount, r: Request): Outcome {
+  return syncDescriptor(m, r);
+}
+
+export function readdir(m: Mount, r: Request, leftovers: Leftovers, plus: boolean): Outcome {
+  const slot = slotOf(m, r.nodeid);
+  if (slot === NO_NODE) return -ESTALE;
+  const handle = fuse_read_in.fh.get(m.input.view, r.at);
+  const offset = fuse_read_in.offset.get(m.input.view, r.at);
+  const room = Math.min(fuse_read_in.size.get(m.input.view, r.at), m.output.bytes.length - PAYLOAD);
+  const fd = m.opens.descriptor(handle);
+  if (fd < 0) return -EBADF;
+
+  if (offset > Number.MAX_SAFE_INTEGER) return 0;
+  let length = takeLeftover(m, leftovers, handle, offset);
+  if (length === 0) {
+    const sought = m.calls.lseek(fd, offset, 0);
+    if (sought < 0) return sought;
+  }
+  let used = 0;
+  for (;;) {
+    if (length === 0) {
+      length = m.calls.getdents64(fd, m.entries.address, m.entries.bytes.length);
+      if (length < 0) return used > 0 ? used : length;
+      if (length === 0) return used;
+    }
+    const { written, consumed, next } = putEntries(m, slot, fd, length, PAYLOAD + used, room - used, plus);
+    used += written;
+    if (consumed < length) {
+      // Not even one entry fits: the caller's buffer is too small for its name.
+      if (used === 0 && consumed === 0) return -EINVAL;
+      const from = consumed === 0 ? offset : next;
+      if (consumed > 0) leftovers.set(handle, { offset: from, bytes: m.entries.bytes.slice(consumed, length) });
+      return used;
+    }
+    length = 0;
+    // A first answer that holds something leaves at once: the next request comes only if the caller wants more.
+    if (used > 0) return used;
+  }
+}
+
+/** Puts back what the last reply could not hold, if the caller goes on where that reply ended; returns its bytes. */
+function takeLeftover(m: Mount, leftovers: Leftovers, handle: number, offset: number): number {
+  const leftover = leftovers.get(handle);
+  if (leftover === undefined) return 0;
+  leftovers.delete(handle);
+  if (leftover.offset !== offset) return 0;
+  m.entries.bytes.set(leftover.bytes);
+  return leftover.bytes.length;
+}
+
+/**
+ * Writes as many of the entries in `m.entries` as fit into `room` bytes of the output. `consumed` is how many bytes of
+ * entries were dealt with, `next` the offset behind the last of them.
+ */
+function putEntries(
+  m: Mount,
+  slot: number,
+  fd: number,
+  length: number,
+  out: number,
+  room: number,
+  plus: boolean,
+): { written: number; consumed: number; next: number } {
+  const { view, bytes } = m.entries;
+  let written = 0;
+  let at = 0;
+  let next = 0;
+  while (at < length) {
+    const nameAt = at + DIRENT.name;
+    const nameLength = bytes.indexOf(0, nameAt) - nameAt;
+    const padded = (fuse_dirent.structBytes + nameLength + 7) & ~7;
+    const need = plus ? SIZE_OF_ENTRY + padded : padded;
+    if (written + need > room) break;
+    const dots = isDots(bytes, nameAt, nameLength);
+    const put = putOne(m, slot, fd, at, nameLength, out + written, plus, dots);
+    written += put;
+    next = getU64(view, at + DIRENT.off);
+    at += view.getUint16(at + DIRENT.reclen, true);
+  }
+  return { written, consumed: at, next };
+}
+
+function isDots(bytes: Uint8Array, at: number, length: number): boolean {
+  const dot = 46;
+  return (length === 1 && bytes[at] === dot) || (length === 2 && bytes[at] === dot && bytes[at + 1] === dot);
+}
+
+/** Writes one entry and returns its bytes: 0 for one that the mount doesn't show, or that is gone already. */
+function putOne(
+  m: Mount,
+  slot: number,
+  fd: number,
+  at: number,
+  nameLength: number,
+  out: number,
+  plus: boolean,
+  dots: boolean,
+): number {
+  const { view, bytes, address } = m.entries;
+  const nameAt = at + DIRENT.name;
+  let inode = getU64(view, at + DIRENT.ino);
+  let subvolume = handleSubvolume(m.nodes.memory.view, m.nodes.handleOffset(slot));
+  let type = view.getUint8(at + DIRENT.type);
+  let dirent = out;
+  if (plus) {
+    dirent += SIZE_OF_ENTRY;
+    // The kernel doesn't look "." and ".." up from here, and expects no lookup to be counted for them.
+    m.output.bytes.fill(0, out, dirent);
+    if (!dots) {
+      const found = identify(m, fd, address + nameAt, false);
+      if (found === -ENOENT) return 0;
+      if (found >= 0) {
+        if (isStore(m, SCRATCH.handle)) return 0;
+        const name = bytes.subarray(nameAt, nameAt + nameLength);
+        const child = internIdentified(m, slot, fd, address + nameAt, name);
+        // Without a node the entry is a name only, and the kernel looks it up when it is used.
+        if (child >= 0) {
+          putEntry(m, out, child);
+          subvolume = handleSubvolume(m.nodes.memory.view, m.nodes.handleOffset(child));
+          inode = statx.ino.get(m.scratch.view, SCRATCH.statx);
+          type = m.nodes.type(child) >>> 12;
+        }
+      }
+    }
+  } else if (!dots && isStoreName(m, inode)) {
+    const found = identify(m, fd, address + nameAt, false);
+    if (found >= 0 && isStore(m, SCRATCH.handle)) return 0;
+  }
+  const folded = foldInode(inode, subvolume, m.ownSubvolume);
+  const target = m.output;
+  target.view.setUint32(dirent, folded.low, true);
+  target.view.setUint32(dirent + 4, folded.high, true);
+  const off = dirent + fuse_dirent.off.offset;
+  target.view.setBigUint64(off, view.getBigUint64(at + DIRENT.off, true), true);
+  fuse_dirent.namelen.set(target.view, dirent, nameLength);
+  fuse_dirent.type.set(target.view, dirent, type);
+  const padded = (fuse_dirent.structBytes + nameLength + 7) & ~7;
+  target.bytes.fill(0, dirent + padded - 8, dirent + padded);
+  target.bytes.set(bytes.subarray(nameAt, nameAt + nameLength), dirent + fuse_dirent.structBytes);
+  return dirent + padded - out;
+}
+
+/**
+ * Whether an entry's d_ino may be the store's: on btrfs the entry of a subvolume carries the subvolume's id where others
+ * carry an inode number.
+ */
+function isStoreName(m: Mount, inode: number): boolean {
+  return m.storeInode >= 0 && (inode === m.storeInode || inode === m.storeSubvolume);
+}

@@ -1,0 +1,220 @@
+/** Open files: OPEN, CREATE, TMPFILE, RELEASE. Which backing file an open gets is decided in `routes.ts`. */
+
+import { EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
+import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import { FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in } from '../fuse/wire/structs.ts';
+import { clearSetIds, identify, internIdentified, putEntry, slotOf } from './attributes.ts';
+import * as c from './constants.ts';
+import { type Mount, SCRATCH } from './mount.ts';
+import { asCaller, nameTaken } from './namespace.ts';
+import { NO_NODE } from './nodes.ts';
+import { ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED, type Route } from './opens.ts';
+import { OWN } from './routes.ts';
+
+/** What of a caller's flags our own descriptor takes: O_APPEND and O_SYNC for files whose writes come to us. */
+const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC;
+const OUR_FLAGS = c.O_NONBLOCK | c.O_NOFOLLOW | c.O_CLOEXEC;
+
+/** The handle of an open for writing has this flag. */
+export const HANDLE_WRITES = 1;
+
+function putOpen(m: Mount, at: number, handle: number, openFlags: number, backingId: number): number {
+  const out = m.output.view;
+  fuse_open_out.fh.set(out, at, handle);
+  fuse_open_out.open_flags.set(out, at, openFlags);
+  fuse_open_out.backing_id.set(out, at, backingId);
+  return fuse_open_out.structBytes;
+}
+
+export function open(m: Mount, r: Request): Outcome {
+  const slot = slotOf(m, r.nodeid);
+  if (slot === NO_NODE) return -ESTALE;
+  const flags = fuse_open_in.flags.get(m.input.view, r.at);
+  const clear = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
+  return m.routes.pending(slot) === undefined ? openNow(m, slot, flags, clear) : openAfter(m, slot, flags, clear);
+}
+
+/** Another open of this node is waiting for a clone: what it decides is this open's route too. */
+async function openAfter(m: Mount, slot: number, flags: number, clear: boolean): Promise<Finish> {
+  for (let other = m.routes.pending(slot); other !== undefined; other = m.routes.pending(slot)) await other;
+  return () => {
+    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clear) : -ESTALE;
+    // Whoever opened it first decided; a node that is closed again already may be tried again by the caller.
+    return typeof outcome === 'number' ? outcome : -ESTALE;
+  };
+}
+
+function openNow(m: Mount, slot: number, flags: number, clear: boolean): Outcome {
+  if (m.nodes.isDetached(slot)) return -ESTALE;
+  const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY || (flags & c.O_TRUNC) !== 0;
+  if (writing && !m.routes.mayWrite(slot)) return -ESTALE;
+  const row = m.nodes.openRow(slot);
+  const address = m.nodes.handleAddress(slot);
+  if (writing) {
+    const kept = flags & (KEPT_FLAGS | c.O_TRUNC);
+    const fd = m.calls.openByHandleAt(m.mountFd, address, kept | OUR_FLAGS);
+    if (fd < 0) return fd;
+    if (clear) clearSetIds(m, fd);
+    if (row < 0) m.routes.countOwn('writing');
+    return openWith(m, PAYLOAD, slot, row, fd, OWN, true);
+  }
+  if (row >= 0) {
+    if (m.opens.route(row) === ROUTE_SHARED) {
+      if (!m.routes.stillShared(slot)) return -ESTALE;
+      m.opens.addOpen(row, false);
+      return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+    }
+    if (m.opens.route(row) === ROUTE_OWN) {
+      m.opens.addOpen(row, false);
+      return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+    }
+    const fd = m.calls.openByHandleAt(m.mountFd, address, c.O_RDONLY | OUR_FLAGS);
+    return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, false);
+  }
+  const fd = m.calls.openByHandleAt(m.mountFd, address, c.O_RDONLY | OUR_FLAGS);
+  if (fd < 0) return fd;
+  const mapping = m.routes.choose(slot, fd);
+  if (typeof mapping === 'number') return openWith(m, PAYLOAD, slot, -1, fd, mapping, false);
+  return mapping.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, false));
+}
+
+/**
+ * Registers the open that `fd` was made for, and writes the reply's fuse_open_out at `at`. Takes the descriptor over: it
+ * is kept where the open is for writing or relayed, and closed otherwise.
+ */
+function openWith(
+  m: Mount,
+  at: number,
+  slot: number,
+  existing: number,
+  fd: number,
+  mapping: number,
+  writing: boolean,
+): number {
+  let row = existing;
+  if (row < 0) {
+    row = addRow(m, slot, fd, mapping, writing);
+    if (row < 0) {
+      m.calls.close(fd);
+      return -ENFILE;
+    }
+  } else {
+    m.opens.addOpen(row, writing);
+  }
+  const route = m.opens.route(row);
+  let handle = 0;
+  if (writing || route === ROUTE_RELAYED) {
+    handle = m.opens.addHandle(fd, slot, writing ? HANDLE_WRITES : 0);
+    if (handle < 0) {
+      m.calls.close(fd);
+      dropOpen(m, slot, row, writing);
+      return -ENFILE;
+    }
+  } else {
+    m.calls.close(fd);
+  }
+  if (route === ROUTE_RELAYED) return putOpen(m, at, handle, 0, 0);
+  return putOpen(m, at, handle, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+}
+
+/** The row of a node that wasn't open: with the mapping's backing id, the file's own, or none. */
+function addRow(m: Mount, slot: number, fd: number, mapping: number, writing: boolean): number {
+  let route: Route = ROUTE_SHARED;
+  let shared = mapping;
+  let backingId = mapping === OWN ? -1 : m.routes.acquire(slot, mapping);
+  if (backingId < 0) {
+    if (mapping !== OWN) m.routes.countOwn('backing');
+    shared = -1;
+    backingId = m.backing.open(fd);
+    route = backingId < 0 ? ROUTE_RELAYED : ROUTE_OWN;
+  }
+  const row = m.opens.add(slot, route, writing, route === ROUTE_RELAYED ? 0 : backingId, shared);
+  if (row < 0) {
+    if (route === ROUTE_SHARED) m.routes.release(shared);
+    else if (route === ROUTE_OWN) m.backing.close(backingId);
+    return -1;
+  }
+  m.nodes.setOpenRow(slot, row);
+  return row;
+}
+
+function dropOpen(m: Mount, slot: number, row: number, writing: boolean): void {
+  if (m.opens.dropOpen(row, writing) > 0) return;
+  const route = m.opens.route(row);
+  if (route === ROUTE_SHARED) m.routes.release(m.opens.mapping(row));
+  else if (route === ROUTE_OWN) m.backing.close(m.opens.backingId(row));
+  m.opens.free(row);
+  m.nodes.setOpenRow(slot, -1);
+}
+
+export function release(m: Mount, r: Request): Outcome {
+  const handle = fuse_release_in.fh.get(m.input.view, r.at);
+  const writing = (m.opens.handleFlags(handle) & HANDLE_WRITES) !== 0;
+  const fd = m.opens.dropHandle(handle);
+  if (fd >= 0) m.calls.close(fd);
+  const slot = slotOf(m, r.nodeid);
+  if (slot === NO_NODE) return -ESTALE;
+  const row = m.nodes.openRow(slot);
+  if (row >= 0) dropOpen(m, slot, row, writing);
+  return 0;
+}
+
+/**
+ * CREATE comes when the kernel's lookup found nothing. The file is always made anew: if someone else has made it since,
+ * ESTALE has the kernel look the name up again and open what it finds.
+ */
+export function create(m: Mount, r: Request): Outcome {
+  const parent = slotOf(m, r.nodeid);
+  if (parent === NO_NODE) return -ESTALE;
+  const { view } = m.input;
+  const flags = fuse_create_in.flags.get(view, r.at);
+  const mode = fuse_create_in.mode.get(view, r.at) & 0o7777;
+  const umask = fuse_create_in.umask.get(view, r.at);
+  const dirFd = m.descriptors.acquire(parent);
+  if (dirFd < 0) return dirFd;
+  const path = m.input.address + r.name;
+  const made = (flags & KEPT_FLAGS) | c.O_CREAT | c.O_EXCL | OUR_FLAGS;
+  let result = asCaller(m, r, umask, () => m.calls.openat(dirFd, path, made, mode));
+  if (result === -EEXIST) result = nameTaken(m, dirFd, path, (flags & c.O_EXCL) !== 0);
+  else if (result >= 0) result = replyCreated(m, parent, result, flags);
+  m.descriptors.release(parent, dirFd);
+  return result;
+}
+
+/** A file without a name: it is found by its handle as long as it is open, and LINK may give it one. */
+export function tmpfile(m: Mount, r: Request): Outcome {
+  const parent = slotOf(m, r.nodeid);
+  if (parent === NO_NODE) return -ESTALE;
+  const { view } = m.input;
+  const flags = fuse_create_in.flags.get(view, r.at);
+  const mode = fuse_create_in.mode.get(view, r.at) & 0o7777;
+  const umask = fuse_create_in.umask.get(view, r.at);
+  const dirFd = m.descriptors.acquire(parent);
+  if (dirFd < 0) return dirFd;
+  const made = (flags & (KEPT_FLAGS | c.O_EXCL)) | c.O_TMPFILE | c.O_CLOEXEC;
+  const path = m.scratch.address + SCRATCH.dot;
+  const fd = asCaller(m, r, umask, () => m.calls.openat(dirFd, path, made, mode));
+  const result = fd < 0 ? fd : replyCreated(m, parent, fd, flags);
+  m.descriptors.release(parent, dirFd);
+  return result;
+}
+
+/** The reply of CREATE: an entry, and behind it the open. Takes the descriptor over. */
+function replyCreated(m: Mount, parent: number, fd: number, flags: number): number {
+  const empty = m.scratch.address + SCRATCH.empty;
+  const found = identify(m, fd, empty, true);
+  const slot = found < 0 ? found : internIdentified(m, parent, fd, empty, m.input.bytes.subarray(0, 0));
+  if (slot < 0) {
+    m.calls.close(fd);
+    return slot;
+  }
+  const entry = putEntry(m, PAYLOAD, slot);
+  const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY;
+  const opened = openWith(m, PAYLOAD + entry, slot, m.nodes.openRow(slot), fd, OWN, writing);
+  if (opened < 0) {
+    if (m.nodes.forget(slot, 1)) m.descriptors.forget(slot);
+    return opened;
+  }
+  return entry + opened;
+}

@@ -1,0 +1,246 @@
+/** Names: LOOKUP and FORGET, and what makes, moves and removes directory entries. */
+
+import { EACCES, EEXIST, ENOENT, ESTALE } from '../base/errno.ts';
+import type { Address } from '../base/memory.ts';
+import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import {
+  fuse_batch_forget_in,
+  fuse_forget_in,
+  fuse_forget_one,
+  fuse_link_in,
+  fuse_mkdir_in,
+  fuse_mknod_in,
+  fuse_rename_in,
+  fuse_rename2_in,
+} from '../fuse/wire/structs.ts';
+import { handleAt, identify, internIdentified, isStore, putEntry, putNegativeEntry, slotOf } from './attributes.ts';
+import * as c from './constants.ts';
+import { type Mount, SCRATCH } from './mount.ts';
+import { NO_NODE } from './nodes.ts';
+import { ROUTE_SHARED } from './opens.ts';
+
+const RENAME_EXCHANGE = 2;
+
+/** The address of something in the request, for a system call to read in place. */
+function inRequest(m: Mount, at: number): Address {
+  return m.input.address + at;
+}
+
+function nameBytes(m: Mount, at: number): Uint8Array {
+  const { bytes } = m.input;
+  return bytes.subarray(at, bytes.indexOf(0, at));
+}
+
+/**
+ * Looks `name` (an offset in the request) up in an open directory and writes its entry as the reply: the payload's length,
+ * or a negated errno. Every entry that reaches the kernel counts as one lookup of its node.
+ */
+function replyEntry(m: Mount, parent: number, dirFd: number, name: number): number {
+  const path = inRequest(m, name);
+  const found = identify(m, dirFd, path, false);
+  if (found < 0) return found;
+  if (isStore(m, SCRATCH.handle)) return -ENOENT;
+  const slot = internIdentified(m, parent, dirFd, path, nameBytes(m, name));
+  return slot < 0 ? slot : putEntry(m, PAYLOAD, slot);
+}
+
+export function lookup(m: Mount, r: Request): Outcome {
+  const parent = slotOf(m, r.nodeid);
+  if (parent === NO_NODE) return -ESTALE;
+  const dirFd = m.descriptors.acquire(parent);
+  if (dirFd < 0) return dirFd;
+  const result = replyEntry(m, parent, dirFd, r.name);
+  m.descriptors.release(parent, dirFd);
+  return result === -ENOENT && m.cache.entrySeconds > 0 ? putNegativeEntry(m, PAYLOAD) : result;
+}
+
+function forgetNode(m: Mount, nodeid: number, count: number): void {
+  const slot = slotOf(m, nodeid);
+  if (slot !== NO_NODE && m.nodes.forget(slot, count)) m.descriptors.forget(slot);
+}
+
+export function forget(m: Mount, r: Request): Outcome {
+  forgetNode(m, r.nodeid, fuse_forget_in.nlookup.get(m.input.view, r.at));
+  return 0;
+}
+
+export function batchForget(m: Mount, r: Request): Outcome {
+  const { view } = m.input;
+  const count = fuse_batch_forget_in.count.get(view, r.at);
+  let at = r.data;
+  for (let i = 0; i < count && at + fuse_forget_one.structBytes <= r.end; i++, at += fuse_forget_one.structBytes) {
+    forgetNode(m, fuse_forget_one.nodeid.get(view, at), fuse_forget_one.nlookup.get(view, at));
+  }
+  return 0;
+}
+
+/**
+ * Runs a call that makes an inode with the caller's ids and umask. Capabilities stay ours: the kernel has checked the
+ * caller's permission on the mount, and has cleared a set-group-id bit that the caller may not set. The umask is left to
+ * the source, since a default ACL replaces it.
+ */
+export function asCaller(m: Mount, r: Request, umask: number, make: () => number): number {
+  if (m.currentUmask !== umask) {
+    m.calls.umask(umask);
+    m.currentUmask = umask;
+  }
+  if (r.uid === 0 && r.gid === 0) return make();
+  m.calls.setfsgid(r.gid);
+  m.calls.setfsuid(r.uid);
+  const result = make();
+  m.calls.setfsuid(0);
+  m.calls.setfsgid(0);
+  return result;
+}
+
+/** What MKDIR, MKNOD, SYMLINK and LINK have in common: a new name in a directory, answered with its entry. */
+function makeEntry(m: Mount, r: Request, name: number, make: (dirFd: number, path: Address) => number): Outcome {
+  const parent = slotOf(m, r.nodeid);
+  if (parent === NO_NODE) return -ESTALE;
+  const dirFd = m.descriptors.acquire(parent);
+  if (dirFd < 0) return dirFd;
+  const made = make(dirFd, inRequest(m, name));
+  const result = made < 0 ? made : replyEntry(m, parent, dirFd, name);
+  m.descriptors.release(parent, dirFd);
+  return result;
+}
+
+export function mkdir(m: Mount, r: Request): Outcome {
+  const mode = fuse_mkdir_in.mode.get(m.input.view, r.at) & 0o7777;
+  const umask = fuse_mkdir_in.umask.get(m.input.view, r.at);
+  return makeEntry(m, r, r.name, (dirFd, path) => asCaller(m, r, umask, () => m.calls.mkdirat(dirFd, path, mode)));
+}
+
+export function mknod(m: Mount, r: Request): Outcome {
+  const mode = fuse_mknod_in.mode.get(m.input.view, r.at);
+  const device = fuse_mknod_in.rdev.get(m.input.view, r.at);
+  const umask = fuse_mknod_in.umask.get(m.input.view, r.at);
+  return makeEntry(m, r, r.name, (dirFd, path) =>
+    asCaller(m, r, umask, () => m.calls.mknodat(dirFd, path, mode, device)),
+  );
+}
+
+/** The request's two strings are the new name and the link's text. */
+export function symlink(m: Mount, r: Request): Outcome {
+  const target = inRequest(m, r.secondName);
+  return makeEntry(m, r, r.name, (dirFd, path) =>
+    asCaller(m, r, m.currentUmask, () => m.calls.symlinkat(target, dirFd, path)),
+  );
+}
+
+export function link(m: Mount, r: Request): Outcome {
+  const old = slotOf(m, fuse_link_in.oldnodeid.get(m.input.view, r.at));
+  if (old === NO_NODE) return -ESTALE;
+  const oldFd = m.descriptors.acquire(old);
+  if (oldFd < 0) return oldFd;
+  const result = makeEntry(m, r, r.name, (dirFd, path) =>
+    m.calls.linkat(oldFd, m.scratch.address + SCRATCH.empty, dirFd, path, c.AT_EMPTY_PATH),
+  );
+  m.descriptors.release(old, oldFd);
+  return result;
+}
+
+export function readlink(m: Mount, r: Request): Outcome {
+  const slot = slotOf(m, r.nodeid);
+  if (slot === NO_NODE) return -ESTALE;
+  const fd = m.descriptors.acquire(slot);
+  if (fd < 0) return fd;
+  const result = m.calls.readlinkat(fd, m.scratch.address + SCRATCH.empty, m.output.address + PAYLOAD, 4096);
+  m.descriptors.release(slot, fd);
+  return result;
+}
+
+/**
+ * A node that is about to lose a name, perhaps its last. Whoever still uses it (a working directory, an open fifo, a file
+ * open on a shared mapping) must go on finding it, and its handle dies with its inode: such a node is kept open until the
+ * kernel forgets it. A file open on its own route needs nothing: the kernel holds it open as a backing file.
+ */
+function victimAt(m: Mount, dirFd: number, path: Address): number {
+  return handleAt(m, dirFd, path, 0, SCRATCH.handle) < 0 ? NO_NODE : m.nodes.find(m.scratch, SCRATCH.handle);
+}
+
+/** A descriptor that keeps the victim findable, or -1 when something else does. */
+function holdVictim(m: Mount, slot: number, dirFd: number, path: Address): number {
+  if (slot === NO_NODE) return -1;
+  if (m.nodes.type(slot) === c.S_IFREG) {
+    const row = m.nodes.openRow(slot);
+    if (row < 0 || m.opens.route(row) !== ROUTE_SHARED) return -1;
+  }
+  return m.calls.openat(dirFd, path, c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC, 0);
+}
+
+function settleVictim(m: Mount, slot: number, held: number, removed: boolean): void {
+  if (removed) m.routes.referencesDropped(slot);
+  if (held < 0) return;
+  if (removed) m.descriptors.pin(slot, held);
+  else m.calls.close(held);
+}
+
+function remove(m: Mount, r: Request, flags: number): Outcome {
+  const parent = slotOf(m, r.nodeid);
+  if (parent === NO_NODE) return -ESTALE;
+  const dirFd = m.descriptors.acquire(parent);
+  if (dirFd < 0) return dirFd;
+  const path = inRequest(m, r.name);
+  const victim = victimAt(m, dirFd, path);
+  const held = holdVictim(m, victim, dirFd, path);
+  const result = m.calls.unlinkat(dirFd, path, flags);
+  settleVictim(m, victim, held, result >= 0);
+  m.descriptors.release(parent, dirFd);
+  return result;
+}
+
+export function unlink(m: Mount, r: Request): Outcome {
+  return remove(m, r, 0);
+}
+
+export function rmdir(m: Mount, r: Request): Outcome {
+  return remove(m, r, c.AT_REMOVEDIR);
+}
+
+function move(m: Mount, r: Request, newDirectory: number, flags: number): Outcome {
+  const from = slotOf(m, r.nodeid);
+  const to = slotOf(m, newDirectory);
+  if (from === NO_NODE || to === NO_NODE) return -ESTALE;
+  const fromFd = m.descriptors.acquire(from);
+  if (fromFd < 0) return fromFd;
+  const toFd = m.descriptors.acquire(to);
+  if (toFd < 0) {
+    m.descriptors.release(from, fromFd);
+    return toFd;
+  }
+  const result = moveBetween(m, r, fromFd, toFd, flags);
+  m.descriptors.release(to, toFd);
+  m.descriptors.release(from, fromFd);
+  return result;
+}
+
+function moveBetween(m: Mount, r: Request, fromFd: number, toFd: number, flags: number): number {
+  const newPath = inRequest(m, r.secondName);
+  const victim = victimAt(m, toFd, newPath);
+  // The kernel takes the store's name for free, and would let an empty directory be moved over it.
+  if (isStore(m, SCRATCH.handle)) return -EACCES;
+  const held = holdVictim(m, victim, toFd, newPath);
+  // RENAME_WHITEOUT makes a device node, which belongs to the caller.
+  const result = asCaller(m, r, m.currentUmask, () =>
+    m.calls.renameat2(fromFd, inRequest(m, r.name), toFd, newPath, flags),
+  );
+  // An exchange takes no name away.
+  settleVictim(m, victim, held, result >= 0 && (flags & RENAME_EXCHANGE) === 0);
+  return result;
+}
+
+export function rename(m: Mount, r: Request): Outcome {
+  return move(m, r, fuse_rename_in.newdir.get(m.input.view, r.at), 0);
+}
+
+export function rename2(m: Mount, r: Request): Outcome {
+  return move(m, r, fuse_rename2_in.newdir.get(m.input.view, r.at), fuse_rename2_in.flags.get(m.input.view, r.at));
+}
+
+/** CREATE found the name taken: by the store, which nobody may use, or by someone since the kernel's lookup. */
+export function nameTaken(m: Mount, dirFd: number, path: Address, exclusive: boolean): number {
+  if (exclusive) return -EEXIST;
+  const found = handleAt(m, dirFd, path, 0, SCRATCH.handle);
+  return found >= 0 && isStore(m, SCRATCH.handle) ? -EACCES : -ESTALE;
+}

@@ -1,0 +1,236 @@
+/**
+ * Which route each open file gets, and when it must leave it.
+ *
+ *     closed ──open for writing─────────────────────────► own
+ *     closed ──open for reading, bytes proven shared────► shared(mapping)
+ *     closed ──open for reading, otherwise──────────────► own, counted with its reason
+ *     own, shared ──last release────────────────────────► closed
+ *     shared ──opened for writing, truncated, or found changed──► the node is detached: its readers keep the mapping, the
+ *              kernel is told ESTALE, looks the name up again and gets a new node for the same file, which is closed
+ *
+ * Invariants: 1. A file that is open for writing through the mount isn't on the shared route. 2. A clone is never a
+ * writable open's backing file. 3. While an inode is open its route and backing id don't change (a rule of the kernel).
+ * 4. A detached node is never opened again.
+ */
+
+import { ESTALE } from '../base/errno.ts';
+import type { Memory } from '../base/memory.ts';
+import { statx } from '../fuse/wire/structs.ts';
+import type { MappingStore } from '../mappings/store.ts';
+import type { SourceCalls } from './calls.ts';
+import * as c from './constants.ts';
+import { SCRATCH } from './mount.ts';
+import type { NodeTable } from './nodes.ts';
+import { type OpenTable, ROUTE_SHARED } from './opens.ts';
+
+/** Why a file that is opened for reading takes its own route, before its extents are looked at. */
+export type OwnReason =
+  /** The mount was asked not to share. */
+  | 'nosharedext'
+  /** Opened for writing. */
+  | 'writing'
+  /** It has no data. */
+  | 'empty'
+  /** Its content changed a moment ago: someone may be following it. */
+  | 'recent'
+  /** It changed while it was being looked at. */
+  | 'changing'
+  /** A clone's backing file could not be registered. */
+  | 'backing';
+
+export interface RoutesOptions {
+  readonly calls: SourceCalls;
+  readonly nodes: NodeTable;
+  readonly opens: OpenTable;
+  readonly mountFd: number;
+  readonly scratch: Memory;
+  /** Absent when sharing is off. */
+  readonly mappings: MappingStore | undefined;
+  /** How long ago a file's content must have changed before it is shared. */
+  readonly settleMs: number;
+  /** The wall clock, in milliseconds since 1970. */
+  readonly now: () => number;
+  readonly invalidateAttributes: (nodeid: number) => void;
+}
+
+/** The route is the file itself. */
+export const OWN = -1;
+
+/**
+ * How much younger than the clock a ctime must not be for an unchanged ctime to prove unchanged bytes: two ticks of the
+ * slowest kernel clock (10 ms each), with room. Git calls a younger one racy.
+ */
+const CTIME_GRANULARITY_MS = 50;
+
+export class Routes {
+  readonly reasons = new Map<string, number>();
+  /** Times that a file left the shared route because someone wrote to it, or because it had changed. */
+  broken = 0;
+  readonly #options: RoutesOptions;
+  /** Files whose clone is being made: other opens of the node wait for the outcome. */
+  readonly #pending = new Map<number, Promise<number>>();
+
+  constructor(options: RoutesOptions) {
+    this.#options = options;
+  }
+
+  get sharing(): boolean {
+    return this.#options.mappings !== undefined;
+  }
+
+  pending(slot: number): Promise<number> | undefined {
+    return this.#pending.size === 0 ? undefined : this.#pending.get(slot);
+  }
+
+  countOwn(reason: string): void {
+    this.reasons.set(reason, (this.reasons.get(reason) ?? 0) + 1);
+  }
+
+  /** Whether the node may be written to; if not, it has just left the shared route for good, and the answer is ESTALE. */
+  mayWrite(slot: number): boolean {
+    const { nodes, opens } = this.#options;
+    if (nodes.isDetached(slot)) return false;
+    const row = nodes.openRow(slot);
+    if (row < 0 || opens.route(row) !== ROUTE_SHARED) return true;
+    this.#breakSharing(slot);
+    return false;
+  }
+
+  /** Whether a file that is open on the shared route still has the mapping's bytes; if not, sharing is broken. */
+  stillShared(slot: number): boolean {
+    const { calls, nodes, mountFd, scratch } = this.#options;
+    const fd = calls.openByHandleAt(mountFd, nodes.handleAddress(slot), c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC);
+    if (fd >= 0) {
+      const empty = scratch.address + SCRATCH.empty;
+      const at = scratch.address + SCRATCH.statx;
+      const read = calls.statx(fd, empty, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, at);
+      calls.close(fd);
+      if (read >= 0 && this.#verdict(slot) >= 0) return true;
+    }
+    this.#breakSharing(slot);
+    return false;
+  }
+
+  /**
+   * The mapping that holds the bytes of a file that is to be opened for reading, or OWN. `fd` is open for reading. The
+   * answer comes later when a clone of many extents has to be made; the descriptor stays the caller's all the time.
+   */
+  choose(slot: number, fd: number): number | Promise<number> {
+    const { calls, mappings, scratch, settleMs, now } = this.#options;
+    if (mappings === undefined) return this.#own('nosharedext');
+    const empty = scratch.address + SCRATCH.empty;
+    const at = SCRATCH.statx;
+    const read = calls.statx(fd, empty, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, scratch.address + at);
+    if (read < 0) return this.#own('changing');
+    const { view } = scratch;
+    const size = statx.size.get(view, at);
+    if (size === 0) return this.#own('empty');
+    const known = this.#verdict(slot);
+    if (known >= 0) return known;
+    const modifiedMs = statx.mtime.get(view, at) * 1000 + statx.mtimensec.get(view, at) / 1e6;
+    const sinceModifiedMs = now() - modifiedMs;
+    // A time in the future says nothing.
+    if (sinceModifiedMs >= 0 && sinceModifiedMs < settleMs) return this.#own('recent');
+    const seconds = statx.ctime.get(view, at);
+    const nanoseconds = statx.ctimensec.get(view, at);
+    const file = { fd, size, inode: statx.ino.get(view, at), sinceModifiedMs };
+    const found = mappings.share(file);
+    if (!(found instanceof Promise)) {
+      if (typeof found === 'string') return this.#own(found);
+      return this.#settle(slot, fd, found, seconds, nanoseconds);
+    }
+    const settled = found.then((outcome) => {
+      this.#pending.delete(slot);
+      if (typeof outcome === 'string') return this.#own(outcome);
+      return this.#settle(slot, fd, outcome, seconds, nanoseconds);
+    });
+    this.#pending.set(slot, settled);
+    return settled;
+  }
+
+  /** The size that callers see: a detached node's readers read the mapping, and its end is where their reads end. */
+  visibleSize(slot: number, size: number): number {
+    const { nodes, opens, mappings } = this.#options;
+    if (mappings === undefined || !nodes.isDetached(slot)) return size;
+    const row = nodes.openRow(slot);
+    return row < 0 || opens.route(row) !== ROUTE_SHARED ? size : mappings.size(opens.mapping(row));
+  }
+
+  /**
+   * A descriptor for reading what the node's openers read: the clone for a detached node, the file itself otherwise. To be
+   * closed by the caller.
+   */
+  openForReading(slot: number): number {
+    const { calls, nodes, opens, mappings, mountFd } = this.#options;
+    const row = nodes.openRow(slot);
+    if (mappings !== undefined && row >= 0 && nodes.isDetached(slot) && opens.route(row) === ROUTE_SHARED) {
+      return mappings.openClone(opens.mapping(row));
+    }
+    return calls.openByHandleAt(mountFd, nodes.handleAddress(slot), c.O_RDONLY | c.O_NONBLOCK | c.O_CLOEXEC);
+  }
+
+  /** The backing id of the mapping that was chosen for the node, for one more inode, or a negated errno. */
+  acquire(slot: number, mapping: number): number {
+    const { mappings, nodes } = this.#options;
+    // Room may have been made since it was chosen: the row may be another mapping's by now.
+    if (mappings === undefined || !mappings.isAlive(mapping, nodes.verdictGeneration(slot))) return -ESTALE;
+    return mappings.acquire(mapping);
+  }
+
+  release(mapping: number): void {
+    this.#options.mappings?.release(mapping);
+  }
+
+  /** A name went away, and with it perhaps the last file that shares a mapping's extents. */
+  referencesDropped(slot: number): void {
+    const { mappings, nodes } = this.#options;
+    if (mappings === undefined) return;
+    const mapping = slot < 0 ? -1 : nodes.lastVerdict(slot);
+    mappings.suspect(mapping);
+  }
+
+  #own(reason: string): number {
+    this.countOwn(reason);
+    return OWN;
+  }
+
+  #breakSharing(slot: number): void {
+    const { nodes, invalidateAttributes } = this.#options;
+    if (nodes.isDetached(slot)) return;
+    this.broken++;
+    nodes.detach(slot);
+    invalidateAttributes(slot + 1);
+  }
+
+  /** The mapping that is known to hold the file's bytes, given the scratch memory's struct statx, or -1. */
+  #verdict(slot: number): number {
+    const { nodes, mappings, scratch } = this.#options;
+    const at = SCRATCH.statx;
+    const mapping = nodes.verdict(slot, statx.ctime.get(scratch.view, at), statx.ctimensec.get(scratch.view, at));
+    if (mapping < 0 || mappings === undefined) return -1;
+    if (!mappings.isAlive(mapping, nodes.verdictGeneration(slot))) return -1;
+    return mappings.size(mapping) === statx.size.get(scratch.view, at) ? mapping : -1;
+  }
+
+  /**
+   * A mapping holds the bytes that the file had a moment ago. They still are the file's if its ctime hasn't changed since
+   * before the look; a ctime so young that another change could have left it the same can't tell.
+   */
+  #settle(slot: number, fd: number, mapping: number, seconds: number, nanoseconds: number): number {
+    const { calls, mappings, nodes, scratch, now } = this.#options;
+    if (mappings === undefined || !nodes.has(slot)) return this.#own('changing');
+    const empty = scratch.address + SCRATCH.empty;
+    const at = SCRATCH.statx;
+    const read = calls.statx(fd, empty, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, scratch.address + at);
+    const same =
+      read >= 0 &&
+      statx.ctime.get(scratch.view, at) === seconds &&
+      statx.ctimensec.get(scratch.view, at) === nanoseconds &&
+      statx.size.get(scratch.view, at) === mappings.size(mapping);
+    if (!same) return this.#own('changing');
+    const age = now() - (seconds * 1000 + nanoseconds / 1e6);
+    if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#own('recent');
+    nodes.setVerdict(slot, mapping, mappings.generation(mapping), seconds, nanoseconds);
+    return mapping;
+  }
+}

@@ -1,0 +1,286 @@
+/**
+ * One mount's conversation with the kernel: reads requests, checks their shape by the table of operations, hands them to
+ * a handler, and sends exactly one reply for each that wants one.
+ *
+ * Run to completion: a handler that returns a number has finished, and its reply leaves before the next request is read.
+ * A handler that has to wait for a device returns a promise of a function instead; that function runs when the wait is
+ * over, again to completion, and fills the reply. So handlers never interleave, and need no locks.
+ *
+ * Life of a session:  created ──INIT──► ready ──ENODEV (unmounted) or fail()──► ended
+ */
+
+import { EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, errnoText } from '../../base/errno.ts';
+import type { Memory } from '../../base/memory.ts';
+import { LARGEST_OPCODE, type OperationName, operationOf, operations } from '../wire/operations.ts';
+import { fuse_in_header, fuse_out_header } from '../wire/structs.ts';
+import { type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
+
+/** Room for the largest request: a WRITE with its header and arguments. In bytes; the kernel wants 8 KiB at least. */
+export const BUFFER_BYTES = MAX_WRITE_BYTES + 65_536;
+
+/** How many requests are served before other work on the event loop gets a turn. */
+const REQUESTS_PER_TURN = 128;
+
+/** The request being served. One object serves all requests: a handler that waits must copy what it needs first. */
+export interface Request {
+  operation: OperationName;
+  nodeid: number;
+  uid: number;
+  gid: number;
+  pid: number;
+  /** Offset of the fixed arguments in the input memory. */
+  at: number;
+  /** Offsets of the NUL-terminated names behind them, where the operation has names. */
+  name: number;
+  secondName: number;
+  /** Offset behind what the table describes: the data of a WRITE or SETXATTR. */
+  data: number;
+  /** The first offset beyond the request. */
+  end: number;
+}
+
+/** Fills the reply's payload, and returns its length in bytes or a negated errno. */
+export type Finish = () => number;
+/** The length of the payload written at `PAYLOAD` of the output memory, or a negated errno; or both later. */
+export type Outcome = number | Promise<Finish>;
+export type Handlers = {
+  readonly [K in Exclude<OperationName, 'INIT' | 'DESTROY' | 'INTERRUPT'>]: (request: Request) => Outcome;
+};
+
+/** Where a reply's payload begins in the output memory. */
+export const PAYLOAD = fuse_out_header.structBytes;
+
+/** The `/dev/fuse` descriptor: `read` and `write` return bytes or a negated errno. */
+export interface Device {
+  read(memory: Memory): number;
+  write(memory: Memory, length: number): number;
+}
+
+export interface Observer {
+  request(request: Request, input: Memory, unique: number): void;
+  reply(operation: OperationName, unique: number, outcome: number): void;
+}
+
+export interface SessionOptions {
+  readonly device: Device;
+  readonly input: Memory;
+  readonly output: Memory;
+  readonly handlers: Handlers;
+  /** Told of each request and reply, for the trace. */
+  readonly observer?: Observer;
+  /** An error that a handler threw: a bug of ours. The caller of the operation gets EIO. */
+  readonly onBug: (operation: OperationName, error: unknown) => void;
+}
+
+export class Session {
+  /** Requests and failed replies, by opcode. */
+  readonly requests = new Float64Array(LARGEST_OPCODE + 1);
+  readonly failures = new Float64Array(LARGEST_OPCODE + 1);
+  /** Requests whose opcode has no row in the table. */
+  unknown = 0;
+  /** Requests that wait for a device now. */
+  waiting = 0;
+  bugs = 0;
+
+  /** Settles when the kernel has taken INIT's answer, or with the reason why it was refused. */
+  readonly ready: Promise<InitResult>;
+  /** Settles when the conversation is over; the text says why where it didn't end by an unmount. */
+  readonly ended: Promise<string | undefined>;
+
+  readonly #options: SessionOptions;
+  readonly #request: Request = {
+    operation: 'LOOKUP',
+    nodeid: 0,
+    uid: 0,
+    gid: 0,
+    pid: 0,
+    at: 0,
+    name: 0,
+    secondName: 0,
+    data: 0,
+    end: 0,
+  };
+  #negotiated: Negotiated | undefined;
+  #over = false;
+  #resolveReady: (result: InitResult) => void = () => {};
+  #resolveEnded: (why: string | undefined) => void = () => {};
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.ready = new Promise((resolve) => {
+      this.#resolveReady = resolve;
+    });
+    this.ended = new Promise((resolve) => {
+      this.#resolveEnded = resolve;
+    });
+  }
+
+  get negotiated(): Negotiated | undefined {
+    return this.#negotiated;
+  }
+
+  /** Serves what the kernel has queued, up to a turn's worth. To be called whenever the device is readable. */
+  drain(): void {
+    const { device, input } = this.#options;
+    for (let served = 0; served < REQUESTS_PER_TURN && !this.#over; served++) {
+      const length = device.read(input);
+      if (length < 0) {
+        if (length === -EAGAIN) return;
+        // A request was taken back while it was being read (fs/fuse/dev.c, fuse_dev_do_read).
+        if (length === -EINTR || length === -ENOENT) continue;
+        this.#end(length === -ENODEV ? undefined : `reading /dev/fuse failed: ${errnoText(length)}`);
+        return;
+      }
+      this.#serve(length);
+    }
+  }
+
+  #end(why: string | undefined): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#resolveReady({ ok: false, why: why ?? 'the mount ended before the kernel asked for INIT' });
+    this.#resolveEnded(why);
+  }
+
+  #serve(length: number): void {
+    const { input } = this.#options;
+    const view = input.view;
+    if (length < fuse_in_header.structBytes || fuse_in_header.len.get(view, 0) !== length) {
+      this.#end(`the kernel sent a request of ${length} bytes that says it has ${fuse_in_header.len.get(view, 0)}`);
+      return;
+    }
+    const opcode = fuse_in_header.opcode.get(view, 0);
+    const uniqueLow = view.getUint32(fuse_in_header.unique.offset, true);
+    const uniqueHigh = view.getUint32(fuse_in_header.unique.offset + 4, true);
+    const operation = operationOf(opcode);
+    if (operation === undefined) {
+      this.unknown++;
+      this.#reply(uniqueLow, uniqueHigh, -ENOSYS);
+      return;
+    }
+    this.requests[opcode] = (this.requests[opcode] ?? 0) + 1;
+    const row = operations[operation];
+    const request = this.#request;
+    request.operation = operation;
+    request.nodeid = fuse_in_header.nodeid.get(view, 0);
+    request.uid = fuse_in_header.uid.get(view, 0);
+    request.gid = fuse_in_header.gid.get(view, 0);
+    request.pid = fuse_in_header.pid.get(view, 0);
+    request.at = fuse_in_header.structBytes;
+    request.end = length;
+    if (!this.#shape(request, row.argumentBytes, row.names)) {
+      if (row.replies) this.#finish(operation, uniqueLow, uniqueHigh, -EINVAL);
+      return;
+    }
+    this.#options.observer?.request(request, input, uniqueLow);
+
+    switch (operation) {
+      case 'INIT':
+        this.#init(uniqueLow, uniqueHigh);
+        return;
+      case 'DESTROY':
+        this.#finish(operation, uniqueLow, uniqueHigh, 0);
+        return;
+      case 'INTERRUPT':
+        // What waits here waits for a device in a system call that can't be taken back; it is answered when it is done.
+        return;
+      default:
+        break;
+    }
+
+    let outcome: Outcome;
+    try {
+      outcome = this.#options.handlers[operation](request);
+    } catch (error) {
+      outcome = this.#bug(operation, error);
+    }
+    if (!row.replies) return;
+    if (typeof outcome === 'number') {
+      this.#finish(operation, uniqueLow, uniqueHigh, outcome);
+      return;
+    }
+    this.waiting++;
+    outcome
+      .catch((error: unknown) => {
+        const result = this.#bug(operation, error);
+        return () => result;
+      })
+      .then((finish) => {
+        this.waiting--;
+        let result: number;
+        try {
+          result = finish();
+        } catch (error) {
+          result = this.#bug(operation, error);
+        }
+        this.#finish(operation, uniqueLow, uniqueHigh, result);
+      });
+  }
+
+  /** Whether the request holds what the table says; sets the offsets of its names and data. */
+  #shape(request: Request, argumentBytes: number, names: 0 | 1 | 2): boolean {
+    const { bytes } = this.#options.input;
+    let at = request.at + argumentBytes;
+    if (at > request.end) return false;
+    if (names >= 1) {
+      request.name = at;
+      const end = bytes.indexOf(0, at);
+      if (end < 0 || end >= request.end) return false;
+      at = end + 1;
+    }
+    if (names === 2) {
+      request.secondName = at;
+      const end = bytes.indexOf(0, at);
+      if (end < 0 || end >= request.end) return false;
+      at = end + 1;
+    }
+    request.data = at;
+    return true;
+  }
+
+  #bug(operation: OperationName, error: unknown): number {
+    this.bugs++;
+    this.#options.onBug(operation, error);
+    return -EIO;
+  }
+
+  #init(uniqueLow: number, uniqueHigh: number): void {
+    const { input, output } = this.#options;
+    const request = this.#request;
+    const result = negotiate(input.view, request.at, request.end - request.at, output.view, PAYLOAD);
+    if (!result.ok) {
+      this.#reply(uniqueLow, uniqueHigh, -EIO);
+      this.#end(result.why);
+      return;
+    }
+    this.#negotiated = result.value;
+    this.#reply(uniqueLow, uniqueHigh, INIT_OUT_BYTES);
+    this.#resolveReady(result);
+  }
+
+  #finish(operation: OperationName, uniqueLow: number, uniqueHigh: number, outcome: number): void {
+    this.#options.observer?.reply(operation, uniqueLow, outcome);
+    if (outcome < 0) {
+      const { opcode } = operations[operation];
+      this.failures[opcode] = (this.failures[opcode] ?? 0) + 1;
+    }
+    this.#reply(uniqueLow, uniqueHigh, outcome);
+  }
+
+  #reply(uniqueLow: number, uniqueHigh: number, outcome: number): void {
+    const { device, output } = this.#options;
+    const length = PAYLOAD + Math.max(outcome, 0);
+    const view = output.view;
+    fuse_out_header.len.set(view, 0, length);
+    fuse_out_header.error.set(view, 0, Math.min(outcome, 0));
+    view.setUint32(fuse_out_header.unique.offset, uniqueLow, true);
+    view.setUint32(fuse_out_header.unique.offset + 4, uniqueHigh, true);
+    const written = device.write(output, length);
+    // ENOENT: the caller was killed and no longer waits (fuse_dev_do_write).
+    if (written < 0 && written !== -ENOENT) {
+      this.#end(written === -ENODEV ? undefined : `answering on /dev/fuse failed: ${errnoText(written)}`);
+    }
+  }
+}
+
+const INIT_OUT_BYTES = 64;

@@ -1,0 +1,497 @@
+/**
+ * The store of shared mappings. A shared mapping is the page cache of an immutable reflink clone in the mount's folder of
+ * the store: a clone is made once, never opened for writing again, and holds a reference on its extents.
+ *
+ * Why a file whose extents equal a clone's has the clone's bytes: while the clone exists, its extents can't be freed, and a
+ * write to another owner goes elsewhere. So if the file's flushed map equals the clone's map, both read the same blocks.
+ * Addresses prove that only while they are current (balance moves extents and frees the old addresses), so nothing is
+ * concluded from a map that was read before: the index finds candidates by hash, and then file, clone and file again are
+ * read and compared.
+ *
+ *     share(file) ──► match an existing clone, or make one ──► row
+ *     row:  idle (on the list of idle mappings, least recently used first) ◄──acquire, release──► in use (backing id)
+ *     idle ──its extents are nobody else's, room is needed, or the mount ends──► dropped: the clone is deleted
+ *
+ * Invariants: 1. A clone's descriptor for writing is closed before its row can be found. 2. A row in use is never dropped.
+ * 3. A row that is given away again has another generation. 4. Backing files come from a read-only mount of the folder, so
+ * the kernel itself refuses a writable open of a clone.
+ */
+
+import { EDQUOT, EINVAL, ENOSPC } from '../base/errno.ts';
+import { type Memory, putString } from '../base/memory.ts';
+import { getU64 } from '../base/struct.ts';
+import type { ExtentMap } from '../extents/extentmap.ts';
+import type { ExtentReader, IdentifyOptions, Identity, Refusal, RefusalReason } from '../extents/identify.ts';
+import * as k from './calls.ts';
+
+/** Why a file isn't shared, beside what its extents say. */
+export type StoreRefusal =
+  | RefusalReason
+  /** It has data that isn't on disk yet. */
+  | 'dirty'
+  /** btrfs writes it in place (chattr +C). */
+  | 'nocow'
+  /** The filesystem is nearly full, or the clone didn't fit. */
+  | 'no-space'
+  /** As many mappings as are allowed are in use. */
+  | 'too-many-mappings'
+  /** The filesystem made no clone. */
+  | 'clone-failed';
+
+export interface SharedFile {
+  /** Open for reading. */
+  readonly fd: number;
+  readonly size: number;
+  readonly inode: number;
+  /** How long ago its content changed. A file that didn't change lately has no dirty pages, as a rule. */
+  readonly sinceModifiedMs: number;
+}
+
+export interface StoreOptions {
+  readonly calls: k.StoreCalls;
+  readonly reader: ExtentReader;
+  readonly filesystem: 'btrfs' | 'xfs';
+  /** Registers a backing file: its id, or a negated errno. */
+  readonly backing: { open(fd: number): number; close(backingId: number): number };
+  /** The mount's folder, on a mount that can be written. */
+  readonly directoryFd: number;
+  /** The same folder on a mount that is read-only and keeps no access times. */
+  readonly readOnlyFd: number;
+  readonly scratch: Memory;
+  /** The most mappings that may exist. */
+  readonly maxMappings: number;
+  /** Free bytes of the filesystem below which idle mappings are dropped and none is made. */
+  readonly floorBytes: number;
+  /** A clock that only goes forward, in milliseconds. */
+  readonly monotonicMs: () => number;
+}
+
+/** Room in the scratch memory: a name, then a struct statx or statfs, then the two structures of cachestat(2). */
+export const STORE_SCRATCH_BYTES = 1024;
+const NAME_AT = 0;
+const EMPTY_AT = 64;
+const RESULT_AT = 128;
+const RANGE_AT = 512;
+
+const FICLONE = 0x40049409;
+const FS_IOC_GETFLAGS = 0x80086601;
+const FS_NOCOW_FL = 0x0080_0000;
+const POSIX_FADV_DONTNEED = 4;
+
+/** Files of more extents aren't shared whole: reading and comparing their maps would hold the mount up. */
+const MAX_EXTENTS = 16_384;
+/** A clone of more extents is made on another thread: 1 µs or so each. */
+const EXTENTS_AT_ONCE = 128;
+/** Dirty pages are written back after 30 s (vm.dirty_expire_centisecs); a file older than this is taken for clean. */
+const DIRTY_WINDOW_MS = 60_000;
+/** How often free space is looked at. */
+const SPACE_INTERVAL_MS = 250;
+/** When a mapping whose file was deleted is looked at: inodes die some time after their last name. */
+const SUSPECT_DELAYS_MS = [20, 100, 400, 2000, 10_000] as const;
+/** Mappings looked at per step of a pass that a deletion asked for, and of one that nothing asked for. */
+const BUSY_STEP = 64;
+const IDLE_STEP = 4;
+
+const NONE = -1;
+
+export class MappingStore {
+  made = 0;
+  matched = 0;
+  dropped = 0;
+  /** Candidates of equal hash whose maps differed, or files that changed between two looks. */
+  mismatched = 0;
+  readonly #o: StoreOptions;
+  readonly #size: Float64Array;
+  readonly #hash: Float64Array;
+  readonly #inode: Float64Array;
+  readonly #generation: Uint32Array;
+  readonly #users: Uint32Array;
+  readonly #backing: Int32Array;
+  readonly #alive: Uint8Array;
+  /** Next row of the bucket, or of the free list. */
+  readonly #next: Int32Array;
+  /** The list of idle rows, least recently used first. */
+  readonly #older: Int32Array;
+  readonly #newer: Int32Array;
+  readonly #buckets: Int32Array;
+  #oldest = NONE;
+  #newest = NONE;
+  #touched = 0;
+  #free = NONE;
+  #count = 0;
+  #idle = 0;
+  #making = 0;
+  #bytes = 0;
+  #spaceCheckedMs = Number.NEGATIVE_INFINITY;
+  #spaceLow = false;
+  readonly #suspects = new Map<number, { attempt: number; dueMs: number }>();
+  /** Rows still to be looked at in the pass that a deletion asked for. */
+  #passLeft = 0;
+  #cursor = 0;
+
+  constructor(options: StoreOptions) {
+    const rows = options.maxMappings;
+    this.#o = options;
+    this.#size = new Float64Array(rows);
+    this.#hash = new Float64Array(rows);
+    this.#inode = new Float64Array(rows);
+    this.#generation = new Uint32Array(rows);
+    this.#users = new Uint32Array(rows);
+    this.#backing = new Int32Array(rows);
+    this.#alive = new Uint8Array(rows);
+    this.#next = new Int32Array(rows);
+    this.#older = new Int32Array(rows);
+    this.#newer = new Int32Array(rows);
+    this.#buckets = new Int32Array(rows).fill(NONE);
+  }
+
+  /** Mappings that exist. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Mappings that nobody has open. */
+  get idle(): number {
+    return this.#idle;
+  }
+
+  /** The sum of the clones' sizes. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  size(row: number): number {
+    return this.#size[row] ?? 0;
+  }
+
+  generation(row: number): number {
+    return this.#generation[row] ?? 0;
+  }
+
+  isAlive(row: number, generation: number): boolean {
+    return this.#alive[row] === 1 && this.#generation[row] === generation;
+  }
+
+  /**
+   * The mapping that holds a file's bytes, found or made, or the reason why there is none. The answer comes later when the
+   * clone takes long to make. The caller makes sure that the file didn't change meanwhile.
+   */
+  share(file: SharedFile): number | StoreRefusal | Promise<number | StoreRefusal> {
+    const { reader, filesystem } = this.#o;
+    const look = { filesystem, size: file.size, inode: file.inode, limit: MAX_EXTENTS } as const;
+    const hint = reader.identify(file.fd, { ...look, sync: false, stopAtUnshared: true });
+    if (hint.map === null) return hint.reason;
+    if (!hint.allShared) return 'unshared';
+    if (file.sinceModifiedMs < DIRTY_WINDOW_MS && this.#isDirty(file.fd)) return 'dirty';
+    const exact = reader.identify(file.fd, { ...look, sync: true });
+    if (exact.map === null) return exact.reason;
+    if (!exact.allShared) return 'unshared';
+    const found = this.#match(exact.map, file.size, () => reader.identify(file.fd, { ...look, sync: true }));
+    if (found !== NONE) {
+      this.matched++;
+      // The file's own clean pages would be a second copy.
+      this.#o.calls.posixFadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
+      return found;
+    }
+    return this.#make(file, exact.map.count);
+  }
+
+  /** One more inode uses the mapping: its backing id, or a negated errno. */
+  acquire(row: number): number {
+    if ((this.#users[row] ?? 0) === 0) {
+      const fd = this.openClone(row);
+      if (fd < 0) return fd;
+      const backingId = this.#o.backing.open(fd);
+      this.#o.calls.close(fd);
+      if (backingId < 0) return backingId;
+      this.#backing[row] = backingId;
+      this.#leaveIdle(row);
+    }
+    this.#users[row] = (this.#users[row] ?? 0) + 1;
+    return this.#backing[row] ?? 0;
+  }
+
+  release(row: number): void {
+    const users = (this.#users[row] ?? 0) - 1;
+    this.#users[row] = users;
+    if (users > 0) return;
+    this.#o.backing.close(this.#backing[row] ?? 0);
+    this.#backing[row] = 0;
+    this.#enterIdle(row);
+  }
+
+  /** A descriptor of the clone, through the read-only mount, or a negated errno. To be closed by the caller. */
+  openClone(row: number): number {
+    const { calls, readOnlyFd, scratch } = this.#o;
+    putString(scratch, NAME_AT, this.#name(row));
+    return calls.openat(readOnlyFd, scratch.address + NAME_AT, k.O_RDONLY | k.O_NOFOLLOW | k.O_CLOEXEC, 0);
+  }
+
+  /**
+   * A file lost a name: `row` is the mapping that it was found in, or -1 when it was never looked at. Its mapping, or any,
+   * may be the last that holds its extents.
+   */
+  suspect(row: number): void {
+    if (this.#count === 0) return;
+    if (row >= 0) this.#suspects.set(row, { attempt: 0, dueMs: this.#o.monotonicMs() + SUSPECT_DELAYS_MS[0] });
+    else this.#passLeft = this.#count;
+  }
+
+  /** Does a little of the work that can wait; to be called some times a second. Returns the number of mappings dropped. */
+  tidy(): number {
+    const before = this.dropped;
+    if (this.#count === 0) return 0;
+    this.#checkSuspects();
+    let steps = IDLE_STEP;
+    if (this.#passLeft > 0) {
+      steps = Math.min(BUSY_STEP, this.#passLeft);
+      this.#passLeft -= steps;
+    }
+    this.#checkSome(steps);
+    if (this.#isSpaceLow()) this.#dropIdle(BUSY_STEP);
+    return this.dropped - before;
+  }
+
+  /** Drops every mapping that isn't in use; returns how many. */
+  dropAllIdle(): number {
+    return this.#dropIdle(this.#idle);
+  }
+
+  #name(row: number): string {
+    return `c${row.toString(16)}-${(this.#generation[row] ?? 0).toString(16)}`;
+  }
+
+  #isDirty(fd: number): boolean {
+    const { calls, scratch } = this.#o;
+    scratch.bytes.fill(0, RANGE_AT, RANGE_AT + 16); // offset 0, length 0: the whole file
+    const read = calls.cachestat(fd, scratch.address + RANGE_AT, scratch.address + RESULT_AT);
+    // struct cachestat: nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted (u64 each)
+    return read < 0 || getU64(scratch.view, RESULT_AT + 8) + getU64(scratch.view, RESULT_AT + 16) > 0;
+  }
+
+  /** The row whose clone has this map, now; `again` reads the file's map once more, after the clone's. */
+  #match(map: ExtentMap, size: number, again: () => Identity | Refusal): number {
+    const hash = map.hash();
+    for (let row = this.#buckets[hash % this.#buckets.length] ?? NONE; row !== NONE; row = this.#next[row] ?? NONE) {
+      if (this.#hash[row] !== hash || this.#size[row] !== size) continue;
+      const clone = this.#identifyRow(row);
+      if (clone?.equals(map) && again().map?.equals(clone)) return row;
+      this.mismatched++;
+    }
+    return NONE;
+  }
+
+  /** The current map of a row's clone. */
+  #identifyRow(row: number): ExtentMap | null {
+    const fd = this.openClone(row);
+    if (fd < 0) return null;
+    const identity = this.#o.reader.identify(fd, this.#cloneOptions(this.size(row), this.#inode[row] ?? 0));
+    this.#o.calls.close(fd);
+    return identity.map;
+  }
+
+  #cloneOptions(size: number, inode: number): IdentifyOptions {
+    return { filesystem: this.#o.filesystem, size, inode, limit: MAX_EXTENTS, sync: true };
+  }
+
+  #make(file: SharedFile, extents: number): number | StoreRefusal | Promise<number | StoreRefusal> {
+    const { calls, directoryFd, scratch, filesystem } = this.#o;
+    if (this.#isSpaceLow()) {
+      this.#dropIdle(BUSY_STEP);
+      return 'no-space';
+    }
+    if (filesystem === 'btrfs') {
+      if (calls.ioctl(file.fd, FS_IOC_GETFLAGS, scratch.address + RESULT_AT) < 0) return 'clone-failed';
+      if ((scratch.view.getUint32(RESULT_AT, true) & FS_NOCOW_FL) !== 0) return 'nocow';
+    }
+    const row = this.#takeRow();
+    if (row === NONE) return 'too-many-mappings';
+    putString(scratch, NAME_AT, this.#name(row));
+    const flags = k.O_RDWR | k.O_CREAT | k.O_EXCL | k.O_NOFOLLOW | k.O_CLOEXEC;
+    const clone = calls.openat(directoryFd, scratch.address + NAME_AT, flags, 0o400);
+    if (clone < 0) {
+      this.#giveRow(row);
+      return clone === -ENOSPC || clone === -EDQUOT ? 'no-space' : 'clone-failed';
+    }
+    if (extents <= EXTENTS_AT_ONCE) {
+      return this.#finishMaking(row, clone, file, calls.ioctl(clone, FICLONE, file.fd));
+    }
+    this.#making++;
+    return calls.ioctl.later(clone, FICLONE, file.fd).then((result) => {
+      this.#making--;
+      return this.#finishMaking(row, clone, file, result);
+    });
+  }
+
+  #finishMaking(row: number, clone: number, file: SharedFile, cloned: number): number | StoreRefusal {
+    const { calls, reader, scratch } = this.#o;
+    let result = cloned;
+    if ((result === -ENOSPC || result === -EDQUOT) && this.#dropIdle(this.#idle) > 0) {
+      result = calls.ioctl(clone, FICLONE, file.fd);
+    }
+    if (result < 0) {
+      this.#discard(row, clone);
+      if (result === -ENOSPC || result === -EDQUOT) return 'no-space';
+      // Files with and without checksums don't take each other's extents (btrfs_remap_file_range_prep).
+      return result === -EINVAL && this.#o.filesystem === 'btrfs' ? 'nocow' : 'clone-failed';
+    }
+    putString(scratch, EMPTY_AT, '');
+    const { address, view } = scratch;
+    const empty = address + EMPTY_AT;
+    if (calls.statx(clone, empty, k.AT_EMPTY_PATH, k.STATX_BASIC_STATS, address + RESULT_AT) < 0) {
+      this.#discard(row, clone);
+      return 'clone-failed';
+    }
+    const size = getU64(view, RESULT_AT + k.STATX.size);
+    const inode = getU64(view, RESULT_AT + k.STATX.ino);
+    const identity = reader.identify(clone, this.#cloneOptions(size, inode));
+    if (identity.map === null) {
+      this.#discard(row, clone);
+      return identity.reason;
+    }
+    const { map } = identity;
+    // Another open may have made the same clone while this one was being made on its thread.
+    const twin = this.#match(map, size, () => reader.identify(clone, this.#cloneOptions(size, inode)));
+    if (twin !== NONE) {
+      this.#discard(row, clone);
+      return twin;
+    }
+    calls.close(clone);
+    this.#size[row] = size;
+    this.#hash[row] = map.hash();
+    this.#inode[row] = inode;
+    this.#alive[row] = 1;
+    const bucket = map.hash() % this.#buckets.length;
+    this.#next[row] = this.#buckets[bucket] ?? NONE;
+    this.#buckets[bucket] = row;
+    this.#count++;
+    this.#bytes += size;
+    this.made++;
+    this.#enterIdle(row);
+    calls.posixFadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
+    return row;
+  }
+
+  /** Gives up a clone that was being made. */
+  #discard(row: number, clone: number): void {
+    this.#o.calls.close(clone);
+    this.#unlink(row);
+    this.#giveRow(row);
+  }
+
+  #unlink(row: number): void {
+    const { calls, directoryFd, scratch } = this.#o;
+    putString(scratch, NAME_AT, this.#name(row));
+    calls.unlinkat(directoryFd, scratch.address + NAME_AT, 0);
+  }
+
+  #takeRow(): number {
+    if (this.#count + this.#making >= this.#o.maxMappings && this.#dropIdle(1) === 0) return NONE;
+    if (this.#free !== NONE) {
+      const row = this.#free;
+      this.#free = this.#next[row] ?? NONE;
+      return row;
+    }
+    return this.#touched < this.#o.maxMappings ? this.#touched++ : NONE;
+  }
+
+  #giveRow(row: number): void {
+    this.#generation[row] = (this.#generation[row] ?? 0) + 1;
+    this.#next[row] = this.#free;
+    this.#free = row;
+  }
+
+  #enterIdle(row: number): void {
+    this.#older[row] = this.#newest;
+    this.#newer[row] = NONE;
+    if (this.#newest === NONE) this.#oldest = row;
+    else this.#newer[this.#newest] = row;
+    this.#newest = row;
+    this.#idle++;
+  }
+
+  #leaveIdle(row: number): void {
+    const older = this.#older[row] ?? NONE;
+    const newer = this.#newer[row] ?? NONE;
+    if (older === NONE) this.#oldest = newer;
+    else this.#newer[older] = newer;
+    if (newer === NONE) this.#newest = older;
+    else this.#older[newer] = older;
+    this.#idle--;
+  }
+
+  /** Drops up to `most` idle mappings, least recently used first; returns how many. */
+  #dropIdle(most: number): number {
+    let count = 0;
+    while (count < most && this.#oldest !== NONE) {
+      this.#drop(this.#oldest);
+      count++;
+    }
+    return count;
+  }
+
+  /** Deletes an idle mapping's clone. Files that it was found for will be looked at anew: its generation is over. */
+  #drop(row: number): void {
+    const bucket = (this.#hash[row] ?? 0) % this.#buckets.length;
+    if (this.#buckets[bucket] === row) {
+      this.#buckets[bucket] = this.#next[row] ?? NONE;
+    } else {
+      let previous = this.#buckets[bucket] ?? NONE;
+      while (previous !== NONE && this.#next[previous] !== row) previous = this.#next[previous] ?? NONE;
+      if (previous !== NONE) this.#next[previous] = this.#next[row] ?? NONE;
+    }
+    this.#leaveIdle(row);
+    this.#unlink(row);
+    this.#alive[row] = 0;
+    this.#bytes -= this.size(row);
+    this.#count--;
+    this.dropped++;
+    this.#suspects.delete(row);
+    this.#giveRow(row);
+  }
+
+  /** Drops the mapping if it is idle and an extent of it is nobody else's: then no file can be equal to it any more. */
+  #check(row: number): boolean {
+    if (this.#alive[row] !== 1 || (this.#users[row] ?? 0) > 0) return false;
+    const fd = this.openClone(row);
+    if (fd < 0) return false;
+    const alone = this.#o.reader.anyUnshared(fd, MAX_EXTENTS);
+    this.#o.calls.close(fd);
+    if (alone !== 1) return false;
+    this.#drop(row);
+    return true;
+  }
+
+  #checkSuspects(): void {
+    const now = this.#o.monotonicMs();
+    for (const [row, suspect] of this.#suspects) {
+      if (suspect.dueMs > now) continue;
+      if (this.#alive[row] !== 1 || this.#check(row)) {
+        this.#suspects.delete(row);
+        continue;
+      }
+      suspect.attempt++;
+      const delay = SUSPECT_DELAYS_MS[suspect.attempt];
+      if (delay === undefined) this.#suspects.delete(row);
+      else suspect.dueMs = now + delay;
+    }
+  }
+
+  #checkSome(steps: number): void {
+    for (let i = 0; i < steps && this.#touched > 0; i++) {
+      this.#cursor = (this.#cursor + 1) % this.#touched;
+      this.#check(this.#cursor);
+    }
+  }
+
+  #isSpaceLow(): boolean {
+    const now = this.#o.monotonicMs();
+    if (now - this.#spaceCheckedMs < SPACE_INTERVAL_MS) return this.#spaceLow;
+    this.#spaceCheckedMs = now;
+    const { calls, directoryFd, scratch, floorBytes } = this.#o;
+    if (calls.fstatfs(directoryFd, scratch.address + RESULT_AT) < 0) return this.#spaceLow;
+    const blockBytes = getU64(scratch.view, RESULT_AT + k.STATFS.bsize);
+    this.#spaceLow = getU64(scratch.view, RESULT_AT + k.STATFS.bavail) * blockBytes < floorBytes;
+    return this.#spaceLow;
+  }
+}

@@ -1,0 +1,75 @@
+/** Numbers of the kernel's interface, under the kernel's names (x86-64 and the generic table, which arm64 shares). */
+
+export const AT_FDCWD = -100;
+export const AT_SYMLINK_NOFOLLOW = 0x100;
+export const AT_REMOVEDIR = 0x200;
+export const AT_SYMLINK_FOLLOW = 0x400;
+export const AT_EMPTY_PATH = 0x1000;
+export const AT_RECURSIVE = 0x8000;
+
+export const O_RDONLY = 0o0;
+export const O_WRONLY = 0o1;
+export const O_RDWR = 0o2;
+export const O_ACCMODE = 0o3;
+export const O_CREAT = 0o100;
+export const O_EXCL = 0o200;
+export const O_NOCTTY = 0o400;
+export const O_TRUNC = 0o1000;
+export const O_APPEND = 0o2000;
+export const O_NONBLOCK = 0o4000;
+export const O_CLOEXEC = 0o2000000;
+/** These four differ between x86-64 and arm64 (include/uapi/asm-generic/fcntl.h against arch/arm64). */
+const arm = process.arch === 'arm64';
+export const O_DIRECTORY = arm ? 0o40000 : 0o200000;
+export const O_NOFOLLOW = arm ? 0o100000 : 0o400000;
+export const O_DIRECT = arm ? 0o200000 : 0o40000;
+export const O_NOATIME = 0o1000000;
+export const O_PATH = 0o10000000;
+export const O_TMPFILE = 0o20000000 | O_DIRECTORY;
+
+export const SEEK_SET = 0;
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
+
+export const STATX_BASIC_STATS = 0x7ff;
+export const STATX_BTIME = 0x800;
+export const STATX_SUBVOL = 0x8000;
+
+export const OPEN_TREE_CLONE = 1;
+export const OPEN_TREE_CLOEXEC = O_CLOEXEC;
+export const MOUNT_ATTR_RDONLY = 0x1;
+export const MOUNT_ATTR_NOSUID = 0x2;
+export const MOUNT_ATTR_NODEV = 0x4;
+export const MOUNT_ATTR_NOATIME = 0x10;
+/** The field that NOATIME is a value of; it must be cleared when it is set. */
+export const MOUNT_ATTR__ATIME = 0x70;
+
+export const FICLONE = 0x40049409;
+export const FICLONERANGE = 0x4020940d;
+export const FS_IOC_GETFLAGS = 0x80086601;
+export const FS_IOC_SETFLAGS = 0x40086602;
+export const FS_IOC_FSGETXATTR = 0x801c581f;
+export const FS_IOC_FSSETXATTR = 0x401c5820;
+export const FS_IOC_FIEMAP = 0xc020660b;
+export const BTRFS_IOC_TREE_SEARCH_V2 = 0xc0709411;
+export const BTRFS_IOC_SUBVOL_CREATE = 0x5000940e;
+export const BTRFS_IOC_SNAP_DESTROY = 0x5000940f;
+export const FUSE_DEV_IOC_BACKING_OPEN = 0x4010e501;
+export const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
+
+export const BTRFS_SUPER_MAGIC = 0x9123683e;
+export const XFS_SUPER_MAGIC = 0x58465342;
+
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+export const MAP_SHARED = 1;
+export const MAP_PRIVATE = 2;
+export const MAP_ANONYMOUS = 0x20;
+export const MAP_NORESERVE = 0x4000;
+export const POSIX_FADV_DONTNEED = 4;
+
+export const MNT_DETACH = 2;
+export const MFD_CLOEXEC = 1;
+export const PR_SET_SECUREBITS = 28;
+/** linux/securebits.h: keep capabilities when the user ids change. */
+export const SECBIT_NO_SETUID_FIXUP = 1 << 2;

@@ -1,0 +1,46 @@
+/** All subjects, in the order in which they are run: the simple ones first. */
+
+import { acls } from './acls.ts';
+import type { Subject } from './case.ts';
+import { content } from './content.ts';
+import { copying } from './copying.ts';
+import { directories } from './directories.ts';
+import { flags } from './flags.ts';
+import { links } from './links.ts';
+import { locks } from './locks.ts';
+import { mappings } from './mappings.ts';
+import { modes } from './modes.ts';
+import { names } from './names.ts';
+import { nodes } from './nodes.ts';
+import { opening } from './opening.ts';
+import { permissions } from './permissions.ts';
+import { programs } from './programs.ts';
+import { renames } from './renames.ts';
+import { sparse } from './sparse.ts';
+import { times } from './times.ts';
+import { tools } from './tools.ts';
+import { unnamed } from './unnamed.ts';
+import { xattrs } from './xattrs.ts';
+
+export const subjects: readonly Subject[] = [
+  names,
+  opening,
+  content,
+  links,
+  renames,
+  directories,
+  unnamed,
+  times,
+  modes,
+  permissions,
+  acls,
+  xattrs,
+  sparse,
+  copying,
+  mappings,
+  locks,
+  nodes,
+  programs,
+  flags,
+  tools,
+];

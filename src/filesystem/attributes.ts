@@ -154,9 +154,15 @@ function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0;
 }
 
-/** A detached node's attributes are those of a file that may be changed through its successor: never cached. */
+/**
+ * Two kinds of nodes have attributes that change without the kernel's knowledge, and that it may not keep: those open for
+ * writing, since it doesn't see what is written through a map of a backing file, and detached ones, since their file may be
+ * changed through the node's successor.
+ */
 function attributeSeconds(m: Mount, slot: number): number {
-  return m.nodes.isDetached(slot) ? 0 : m.cache.attributeSeconds;
+  if (m.nodes.isDetached(slot)) return 0;
+  const row = m.nodes.openRow(slot);
+  return row >= 0 && m.opens.writers(row) > 0 ? 0 : m.cache.attributeSeconds;
 }
 
 /** Writes fuse_entry_out and its attributes for the scratch memory's struct statx; returns the bytes written. */
@@ -261,7 +267,7 @@ export function setattr(m: Mount, r: Request): Outcome {
   let result = changeOwnerModeTimes(m, fd, at, valid);
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
-  if (result >= 0 && (valid & fuse.FATTR_KILL_SUIDGID) !== 0) result = clearSetIds(m, fd);
+  if (result >= 0 && dropsPrivileges(valid)) result = clearSetIds(m, fd);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   m.descriptors.release(slot, fd);
   if (result < 0) return result;
@@ -273,6 +279,17 @@ export function setattr(m: Mount, r: Request): Outcome {
 }
 
 const TIMES = fuse.FATTR_ATIME | fuse.FATTR_MTIME;
+const CHANGES = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | TIMES;
+
+/**
+ * Whether set-user-id and set-group-id must go. A truncation and a change of owner say so by a flag. A write that goes by
+ * passthrough has no request that could carry one: before it, the kernel asks for a change of nothing (measured on Linux
+ * 6.18: file_remove_privs comes to fuse_setattr, which leaves the bits to a server that took FUSE_HANDLE_KILLPRIV_V2).
+ */
+function dropsPrivileges(valid: number): boolean {
+  return (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (valid & CHANGES) === 0;
+}
+
 const NO_ID = 0xffff_ffff;
 
 /** Owner before mode: a change of owner clears the set-id bits, which the mode may set again. */

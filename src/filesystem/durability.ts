@@ -9,9 +9,11 @@ import * as c from './constants.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 
-async function sync(m: Mount, fd: number, dataOnly: boolean, close: boolean): Promise<Finish> {
+async function sync(m: Mount, nodeid: number, fd: number, dataOnly: boolean, close: boolean): Promise<Finish> {
   const result = dataOnly ? await m.calls.fdatasync.later(fd) : await m.calls.fsync.later(fd);
   if (close) m.calls.close(fd);
+  // Writing back what was written through a map has changed the times, and the kernel has not seen it.
+  m.invalidateAttributes(nodeid);
   return finishWith(result);
 }
 
@@ -21,7 +23,7 @@ export function syncDescriptor(m: Mount, r: Request): Outcome {
   const fd = m.opens.descriptor(handle);
   if (fd < 0) return -EBADF;
   const dataOnly = (fuse_fsync_in.fsync_flags.get(m.input.view, r.at) & FUSE_FSYNC_FDATASYNC) !== 0;
-  return sync(m, fd, dataOnly, false);
+  return sync(m, r.nodeid, fd, dataOnly, false);
 }
 
 /** An open without a descriptor of ours is read-only; fsync of it still writes the whole file. */
@@ -32,7 +34,7 @@ export function fsync(m: Mount, r: Request): Outcome {
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), c.O_RDONLY | c.O_NONBLOCK | c.O_CLOEXEC);
   if (fd < 0) return fd;
   const dataOnly = (fuse_fsync_in.fsync_flags.get(m.input.view, r.at) & FUSE_FSYNC_FDATASYNC) !== 0;
-  return sync(m, fd, dataOnly, true);
+  return sync(m, r.nodeid, fd, dataOnly, true);
 }
 
 export function syncfs(m: Mount): Outcome {

@@ -3,7 +3,7 @@
 import { EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import { FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
-import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in } from '../fuse/wire/structs.ts';
+import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in, SIZE_OF_ENTRY } from '../fuse/wire/structs.ts';
 import { clearSetIds, identify, internIdentified, putEntry, slotOf } from './attributes.ts';
 import * as c from './constants.ts';
 import { type Mount, SCRATCH } from './mount.ts';
@@ -57,6 +57,8 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean): Outcome
     if (fd < 0) return fd;
     if (clear) clearSetIds(m, fd);
     if (row < 0) m.routes.countOwn('writing');
+    // A map for writing needs O_RDWR; attributes that the kernel has now would not show what comes through it.
+    if ((flags & c.O_ACCMODE) === c.O_RDWR) m.invalidateAttributes(slot + 1);
     return openWith(m, PAYLOAD, slot, row, fd, OWN, true);
   }
   if (row >= 0) {
@@ -157,6 +159,8 @@ export function release(m: Mount, r: Request): Outcome {
   if (slot === NO_NODE) return -ESTALE;
   const row = m.nodes.openRow(slot);
   if (row >= 0) dropOpen(m, slot, row, writing);
+  // What was written through a map has changed the times, and the kernel has not seen it.
+  if (writing) m.invalidateAttributes(r.nodeid);
   return 0;
 }
 
@@ -209,12 +213,11 @@ function replyCreated(m: Mount, parent: number, fd: number, flags: number): numb
     m.calls.close(fd);
     return slot;
   }
-  const entry = putEntry(m, PAYLOAD, slot);
   const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY;
-  const opened = openWith(m, PAYLOAD + entry, slot, m.nodes.openRow(slot), fd, OWN, writing);
+  const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, m.nodes.openRow(slot), fd, OWN, writing);
   if (opened < 0) {
     if (m.nodes.forget(slot, 1)) m.descriptors.forget(slot);
     return opened;
   }
-  return entry + opened;
+  return putEntry(m, PAYLOAD, slot) + opened;
 }

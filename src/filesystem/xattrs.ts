@@ -135,6 +135,8 @@ export function ioctl(m: Mount, r: Request): Outcome {
   const result = m.calls.ioctl(fd, command, m.scratch.address + argument);
   m.calls.close(fd);
   if (result < 0) return result;
+  // A change of flags is a change of ctime, and the kernel expects none of an ioctl.
+  if (shape.input > 0) m.invalidateAttributes(r.nodeid);
   m.output.bytes.fill(0, PAYLOAD, PAYLOAD + fuse_ioctl_out.structBytes + taken);
   fuse_ioctl_out.result.set(m.output.view, PAYLOAD, result);
   const answer = m.scratch.bytes.subarray(argument, argument + shape.output);

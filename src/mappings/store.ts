@@ -23,6 +23,7 @@ import { getU64 } from '../base/struct.ts';
 import type { ExtentMap } from '../extents/extentmap.ts';
 import type { ExtentReader, IdentifyOptions, Identity, Refusal, RefusalReason } from '../extents/identify.ts';
 import * as k from './calls.ts';
+import { MappingRows, NONE } from './rows.ts';
 
 /** Why a file isn't shared, beside what its extents say. */
 export type StoreRefusal =
@@ -92,8 +93,6 @@ const SUSPECT_DELAYS_MS = [20, 100, 400, 2000, 10_000] as const;
 const BUSY_STEP = 64;
 const IDLE_STEP = 4;
 
-const NONE = -1;
-
 export class MappingStore {
   made = 0;
   matched = 0;
@@ -101,25 +100,7 @@ export class MappingStore {
   /** Candidates of equal hash whose maps differed, or files that changed between two looks. */
   mismatched = 0;
   readonly #o: StoreOptions;
-  readonly #size: Float64Array;
-  readonly #hash: Float64Array;
-  readonly #inode: Float64Array;
-  readonly #generation: Uint32Array;
-  readonly #users: Uint32Array;
-  readonly #backing: Int32Array;
-  readonly #alive: Uint8Array;
-  /** Next row of the bucket, or of the free list. */
-  readonly #next: Int32Array;
-  /** The list of idle rows, least recently used first. */
-  readonly #older: Int32Array;
-  readonly #newer: Int32Array;
-  readonly #buckets: Int32Array;
-  #oldest = NONE;
-  #newest = NONE;
-  #touched = 0;
-  #free = NONE;
-  #count = 0;
-  #idle = 0;
+  readonly #rows: MappingRows;
   #making = 0;
   #bytes = 0;
   #spaceCheckedMs = Number.NEGATIVE_INFINITY;
@@ -130,29 +111,18 @@ export class MappingStore {
   #cursor = 0;
 
   constructor(options: StoreOptions) {
-    const rows = options.maxMappings;
     this.#o = options;
-    this.#size = new Float64Array(rows);
-    this.#hash = new Float64Array(rows);
-    this.#inode = new Float64Array(rows);
-    this.#generation = new Uint32Array(rows);
-    this.#users = new Uint32Array(rows);
-    this.#backing = new Int32Array(rows);
-    this.#alive = new Uint8Array(rows);
-    this.#next = new Int32Array(rows);
-    this.#older = new Int32Array(rows);
-    this.#newer = new Int32Array(rows);
-    this.#buckets = new Int32Array(rows).fill(NONE);
+    this.#rows = new MappingRows(options.maxMappings);
   }
 
   /** Mappings that exist. */
   get count(): number {
-    return this.#count;
+    return this.#rows.count;
   }
 
   /** Mappings that nobody has open. */
   get idle(): number {
-    return this.#idle;
+    return this.#rows.idle;
   }
 
   /** The sum of the clones' sizes. */
@@ -161,15 +131,15 @@ export class MappingStore {
   }
 
   size(row: number): number {
-    return this.#size[row] ?? 0;
+    return this.#rows.size[row] ?? 0;
   }
 
   generation(row: number): number {
-    return this.#generation[row] ?? 0;
+    return this.#rows.generation[row] ?? 0;
   }
 
   isAlive(row: number, generation: number): boolean {
-    return this.#alive[row] === 1 && this.#generation[row] === generation;
+    return this.#rows.isAlive(row) && this.#rows.generation[row] === generation;
   }
 
   /**
@@ -198,26 +168,28 @@ export class MappingStore {
 
   /** One more inode uses the mapping: its backing id, or a negated errno. */
   acquire(row: number): number {
-    if ((this.#users[row] ?? 0) === 0) {
+    const { users, backingId } = this.#rows;
+    if ((users[row] ?? 0) === 0) {
       const fd = this.openClone(row);
       if (fd < 0) return fd;
-      const backingId = this.#o.backing.open(fd);
+      const registered = this.#o.backing.open(fd);
       this.#o.calls.close(fd);
-      if (backingId < 0) return backingId;
-      this.#backing[row] = backingId;
-      this.#leaveIdle(row);
+      if (registered < 0) return registered;
+      backingId[row] = registered;
+      this.#rows.leaveIdle(row);
     }
-    this.#users[row] = (this.#users[row] ?? 0) + 1;
-    return this.#backing[row] ?? 0;
+    users[row] = (users[row] ?? 0) + 1;
+    return backingId[row] ?? 0;
   }
 
   release(row: number): void {
-    const users = (this.#users[row] ?? 0) - 1;
-    this.#users[row] = users;
-    if (users > 0) return;
-    this.#o.backing.close(this.#backing[row] ?? 0);
-    this.#backing[row] = 0;
-    this.#enterIdle(row);
+    const { users, backingId } = this.#rows;
+    const left = (users[row] ?? 0) - 1;
+    users[row] = left;
+    if (left > 0) return;
+    this.#o.backing.close(backingId[row] ?? 0);
+    backingId[row] = 0;
+    this.#rows.enterIdle(row);
   }
 
   /** A descriptor of the clone, through the read-only mount, or a negated errno. To be closed by the caller. */
@@ -232,15 +204,15 @@ export class MappingStore {
    * may be the last that holds its extents.
    */
   suspect(row: number): void {
-    if (this.#count === 0) return;
+    if (this.count === 0) return;
     if (row >= 0) this.#suspects.set(row, { attempt: 0, dueMs: this.#o.monotonicMs() + SUSPECT_DELAYS_MS[0] });
-    else this.#passLeft = this.#count;
+    else this.#passLeft = this.count;
   }
 
   /** Does a little of the work that can wait; to be called some times a second. Returns the number of mappings dropped. */
   tidy(): number {
     const before = this.dropped;
-    if (this.#count === 0) return 0;
+    if (this.count === 0) return 0;
     this.#checkSuspects();
     let steps = IDLE_STEP;
     if (this.#passLeft > 0) {
@@ -254,11 +226,11 @@ export class MappingStore {
 
   /** Drops every mapping that isn't in use; returns how many. */
   dropAllIdle(): number {
-    return this.#dropIdle(this.#idle);
+    return this.#dropIdle(this.idle);
   }
 
   #name(row: number): string {
-    return `c${row.toString(16)}-${(this.#generation[row] ?? 0).toString(16)}`;
+    return `c${row.toString(16)}-${this.generation(row).toString(16)}`;
   }
 
   #isDirty(fd: number): boolean {
@@ -271,9 +243,7 @@ export class MappingStore {
 
   /** The row whose clone has this map, now; `again` reads the file's map once more, after the clone's. */
   #match(map: ExtentMap, size: number, again: () => Identity | Refusal): number {
-    const hash = map.hash();
-    for (let row = this.#buckets[hash % this.#buckets.length] ?? NONE; row !== NONE; row = this.#next[row] ?? NONE) {
-      if (this.#hash[row] !== hash || this.#size[row] !== size) continue;
+    for (const row of this.#rows.candidates(map.hash(), size)) {
       const clone = this.#identifyRow(row);
       if (clone?.equals(map) && again().map?.equals(clone)) return row;
       this.mismatched++;
@@ -285,7 +255,7 @@ export class MappingStore {
   #identifyRow(row: number): ExtentMap | null {
     const fd = this.openClone(row);
     if (fd < 0) return null;
-    const identity = this.#o.reader.identify(fd, this.#cloneOptions(this.size(row), this.#inode[row] ?? 0));
+    const identity = this.#o.reader.identify(fd, this.#cloneOptions(this.size(row), this.#rows.inode[row] ?? 0));
     this.#o.calls.close(fd);
     return identity.map;
   }
@@ -310,7 +280,7 @@ export class MappingStore {
     const flags = k.O_RDWR | k.O_CREAT | k.O_EXCL | k.O_NOFOLLOW | k.O_CLOEXEC;
     const clone = calls.openat(directoryFd, scratch.address + NAME_AT, flags, 0o400);
     if (clone < 0) {
-      this.#giveRow(row);
+      this.#rows.give(row);
       return clone === -ENOSPC || clone === -EDQUOT ? 'no-space' : 'clone-failed';
     }
     if (extents <= EXTENTS_AT_ONCE) {
@@ -326,7 +296,7 @@ export class MappingStore {
   #finishMaking(row: number, clone: number, file: SharedFile, cloned: number): number | StoreRefusal {
     const { calls, reader, scratch } = this.#o;
     let result = cloned;
-    if ((result === -ENOSPC || result === -EDQUOT) && this.#dropIdle(this.#idle) > 0) {
+    if ((result === -ENOSPC || result === -EDQUOT) && this.dropAllIdle() > 0) {
       result = calls.ioctl(clone, FICLONE, file.fd);
     }
     if (result < 0) {
@@ -357,17 +327,9 @@ export class MappingStore {
       return twin;
     }
     calls.close(clone);
-    this.#size[row] = size;
-    this.#hash[row] = map.hash();
-    this.#inode[row] = inode;
-    this.#alive[row] = 1;
-    const bucket = map.hash() % this.#buckets.length;
-    this.#next[row] = this.#buckets[bucket] ?? NONE;
-    this.#buckets[bucket] = row;
-    this.#count++;
+    this.#rows.publish(row, size, map.hash(), inode);
     this.#bytes += size;
     this.made++;
-    this.#enterIdle(row);
     calls.posixFadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
     return row;
   }
@@ -376,7 +338,7 @@ export class MappingStore {
   #discard(row: number, clone: number): void {
     this.#o.calls.close(clone);
     this.#unlink(row);
-    this.#giveRow(row);
+    this.#rows.give(row);
   }
 
   #unlink(row: number): void {
@@ -386,45 +348,15 @@ export class MappingStore {
   }
 
   #takeRow(): number {
-    if (this.#count + this.#making >= this.#o.maxMappings && this.#dropIdle(1) === 0) return NONE;
-    if (this.#free !== NONE) {
-      const row = this.#free;
-      this.#free = this.#next[row] ?? NONE;
-      return row;
-    }
-    return this.#touched < this.#o.maxMappings ? this.#touched++ : NONE;
-  }
-
-  #giveRow(row: number): void {
-    this.#generation[row] = (this.#generation[row] ?? 0) + 1;
-    this.#next[row] = this.#free;
-    this.#free = row;
-  }
-
-  #enterIdle(row: number): void {
-    this.#older[row] = this.#newest;
-    this.#newer[row] = NONE;
-    if (this.#newest === NONE) this.#oldest = row;
-    else this.#newer[this.#newest] = row;
-    this.#newest = row;
-    this.#idle++;
-  }
-
-  #leaveIdle(row: number): void {
-    const older = this.#older[row] ?? NONE;
-    const newer = this.#newer[row] ?? NONE;
-    if (older === NONE) this.#oldest = newer;
-    else this.#newer[older] = newer;
-    if (newer === NONE) this.#newest = older;
-    else this.#older[newer] = older;
-    this.#idle--;
+    if (this.count + this.#making >= this.#o.maxMappings && this.#dropIdle(1) === 0) return NONE;
+    return this.#rows.take();
   }
 
   /** Drops up to `most` idle mappings, least recently used first; returns how many. */
   #dropIdle(most: number): number {
     let count = 0;
-    while (count < most && this.#oldest !== NONE) {
-      this.#drop(this.#oldest);
+    while (count < most && this.#rows.oldest !== NONE) {
+      this.#drop(this.#rows.oldest);
       count++;
     }
     return count;
@@ -432,27 +364,17 @@ export class MappingStore {
 
   /** Deletes an idle mapping's clone. Files that it was found for will be looked at anew: its generation is over. */
   #drop(row: number): void {
-    const bucket = (this.#hash[row] ?? 0) % this.#buckets.length;
-    if (this.#buckets[bucket] === row) {
-      this.#buckets[bucket] = this.#next[row] ?? NONE;
-    } else {
-      let previous = this.#buckets[bucket] ?? NONE;
-      while (previous !== NONE && this.#next[previous] !== row) previous = this.#next[previous] ?? NONE;
-      if (previous !== NONE) this.#next[previous] = this.#next[row] ?? NONE;
-    }
-    this.#leaveIdle(row);
+    this.#rows.withdraw(row);
     this.#unlink(row);
-    this.#alive[row] = 0;
     this.#bytes -= this.size(row);
-    this.#count--;
     this.dropped++;
     this.#suspects.delete(row);
-    this.#giveRow(row);
+    this.#rows.give(row);
   }
 
   /** Drops the mapping if it is idle and an extent of it is nobody else's: then no file can be equal to it any more. */
   #check(row: number): boolean {
-    if (this.#alive[row] !== 1 || (this.#users[row] ?? 0) > 0) return false;
+    if (!this.#rows.isAlive(row) || (this.#rows.users[row] ?? 0) > 0) return false;
     const fd = this.openClone(row);
     if (fd < 0) return false;
     const alone = this.#o.reader.anyUnshared(fd, MAX_EXTENTS);
@@ -466,7 +388,7 @@ export class MappingStore {
     const now = this.#o.monotonicMs();
     for (const [row, suspect] of this.#suspects) {
       if (suspect.dueMs > now) continue;
-      if (this.#alive[row] !== 1 || this.#check(row)) {
+      if (!this.#rows.isAlive(row) || this.#check(row)) {
         this.#suspects.delete(row);
         continue;
       }
@@ -478,8 +400,9 @@ export class MappingStore {
   }
 
   #checkSome(steps: number): void {
-    for (let i = 0; i < steps && this.#touched > 0; i++) {
-      this.#cursor = (this.#cursor + 1) % this.#touched;
+    const { touched } = this.#rows;
+    for (let i = 0; i < steps && touched > 0; i++) {
+      this.#cursor = (this.#cursor + 1) % touched;
       this.#check(this.#cursor);
     }
   }

@@ -154,9 +154,9 @@ export function setTimes(name: Name, atime: FileTime, mtime: FileTime, flags = 0
   check(libc.utimensat(AT_FDCWD, nameAddress(name), structAddress, flags), 'utimensat', name);
 }
 
-/** futimens(3): utimensat(2) without a name. */
+/** futimens(3). The C library refuses a null name (EINVAL), so it is an empty one here. */
 export function setTimesOfDescriptor(fd: number, atime: FileTime, mtime: FileTime): void {
   putTime(structAt, atime);
   putTime(structAt + 16, mtime);
-  check(libc.utimensat(fd, 0, structAddress, 0), 'futimens', fd);
+  check(libc.utimensat(fd, nameAddress(''), structAddress, AT_EMPTY_PATH), 'futimens', fd);
 }

@@ -274,10 +274,12 @@ function assemble(
   const invalidate = (nodeid: number): void => {
     device.write(notices, invalidateAttributes(notices, nodeid));
   };
+  const descriptors = new NodeDescriptors(sys, nodes, source.mountFd);
   const routes = new Routes({
     calls: sys,
     nodes,
     opens,
+    descriptors,
     mountFd: source.mountFd,
     scratch,
     mappings: shared?.mappings,
@@ -292,7 +294,7 @@ function assemble(
     nodes,
     opens,
     routes,
-    descriptors: new NodeDescriptors(sys, nodes, source.mountFd),
+    descriptors,
     input,
     output,
     scratch,

@@ -16,6 +16,7 @@ import {
   SIZE_OF_ENTRY,
   statx,
 } from '../fuse/wire/structs.ts';
+import { STORE_NAME } from '../mappings/place.ts';
 import * as c from './constants.ts';
 import {
   F_HANDLE_BYTES,
@@ -67,6 +68,19 @@ export function isStore(m: Mount, at: number): boolean {
   if (m.storeInode < 0) return false;
   const { view } = m.scratch;
   return handleInode(view, at) === m.storeInode && handleSubvolume(view, at) === m.storeSubvolume;
+}
+
+const STORE_NAME_BYTES = Buffer.from(STORE_NAME);
+
+/**
+ * Whether what the scratch memory's handle stands for, found by `name`, isn't shown: the store, and the empty directory of
+ * its name that a btrfs snapshot of the source has in its place.
+ */
+export function isHidden(m: Mount, at: number, name: Uint8Array): boolean {
+  if (isStore(m, at)) return true;
+  const { view } = m.scratch;
+  if (handleInode(view, at) !== PLACEHOLDER_INODE || handleSubvolume(view, at) === 0) return false;
+  return STORE_NAME_BYTES.equals(name);
 }
 
 /**
@@ -132,7 +146,8 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   );
   out.setUint32(at, inode.low, true);
   out.setUint32(at + 4, inode.high, true);
-  fuse_attr.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(source, from)));
+  const links = statx.nlink.get(source, from);
+  fuse_attr.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(source, from), links));
   fuse_attr.blocks.set(out, at, statx.blocks.get(source, from));
   fuse_attr.atime.set(out, at, statx.atime.get(source, from));
   fuse_attr.mtime.set(out, at, statx.mtime.get(source, from));
@@ -141,7 +156,7 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   fuse_attr.mtimensec.set(out, at, statx.mtimensec.get(source, from));
   fuse_attr.ctimensec.set(out, at, statx.ctimensec.get(source, from));
   fuse_attr.mode.set(out, at, statx.mode.get(source, from));
-  fuse_attr.nlink.set(out, at, statx.nlink.get(source, from));
+  fuse_attr.nlink.set(out, at, links);
   fuse_attr.uid.set(out, at, statx.uid.get(source, from));
   fuse_attr.gid.set(out, at, statx.gid.get(source, from));
   fuse_attr.rdev.set(out, at, encodeDevice(statx.rdev_major.get(source, from), statx.rdev_minor.get(source, from)));
@@ -227,7 +242,7 @@ export function getStatx(m: Mount, r: Request): Outcome {
   );
   out.setUint32(at + statx.ino.offset, inode.low, true);
   out.setUint32(at + statx.ino.offset + 4, inode.high, true);
-  statx.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(out, at)));
+  statx.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(out, at), statx.nlink.get(out, at)));
   const mask = statx.mask.get(out, at) & (c.STATX_BASIC_STATS | c.STATX_BTIME);
   statx.mask.set(out, at, mask);
   // What follows the device numbers is reserved in this protocol; the kernel fills it itself.

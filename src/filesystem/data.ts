@@ -35,7 +35,10 @@ export function write(m: Mount, r: Request): Outcome {
   if (fd < 0) return -EBADF;
   const size = fuse_write_in.size.get(view, r.at);
   if (r.data + size > r.end) return -EIO;
-  if ((fuse_write_in.write_flags.get(view, r.at) & FUSE_WRITE_KILL_SUIDGID) !== 0) clearSetIds(m, fd);
+  if ((fuse_write_in.write_flags.get(view, r.at) & FUSE_WRITE_KILL_SUIDGID) !== 0) {
+    const cleared = clearSetIds(m, fd);
+    if (cleared < 0) return cleared;
+  }
   const written = m.calls.pwrite(fd, m.input.address + r.data, size, fuse_write_in.offset.get(view, r.at));
   if (written < 0) return written;
   fuse_write_out.size.set(m.output.view, PAYLOAD, written);

@@ -2,8 +2,8 @@
  * O_PATH descriptors of nodes. A node is opened by its handle for one operation and closed again; two kinds stay open:
  * directories that were used lately (a direct-mapped cache, since every LOOKUP and CREATE needs its parent's), and nodes
  * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked special files, unlinked
- * files that are open on a shared mapping, and btrfs placeholders, which can't be opened by handle at all. The latter are
- * pinned until the kernel forgets them.
+ * files that are open on a shared mapping, detached nodes, and btrfs placeholders, which can't be opened by handle at all.
+ * The latter are pinned until the kernel forgets them.
  */
 
 import { EMFILE } from '../base/errno.ts';

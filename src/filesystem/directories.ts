@@ -17,7 +17,8 @@ import {
   SIZE_OF_ENTRY,
   statx,
 } from '../fuse/wire/structs.ts';
-import { identify, internIdentified, isStore, putEntry, slotOf } from './attributes.ts';
+import { STORE_NAME } from '../mappings/place.ts';
+import { identify, internIdentified, isHidden, putEntry, slotOf } from './attributes.ts';
 import * as c from './constants.ts';
 import { syncDescriptor } from './durability.ts';
 import { foldInode, handleSubvolume } from './handles.ts';
@@ -95,10 +96,9 @@ export function readdir(m: Mount, r: Request, leftovers: Leftovers, plus: boolea
     const { written, consumed, next } = putEntries(m, slot, fd, length, PAYLOAD + used, room - used, plus);
     used += written;
     if (consumed < length) {
-      // Not even one entry fits: the caller's buffer is too small for its name.
-      if (used === 0 && consumed === 0) return -EINVAL;
-      const from = consumed === 0 ? offset : next;
-      if (consumed > 0) leftovers.set(handle, { offset: from, bytes: m.entries.bytes.slice(consumed, length) });
+      // Not even one entry fits: the caller's buffer is too small for its name. (No bytes at all would mean the end.)
+      if (used === 0) return -EINVAL;
+      leftovers.set(handle, { offset: next, bytes: m.entries.bytes.slice(consumed, length) });
       return used;
     }
     length = 0;
@@ -179,8 +179,8 @@ function putOne(
       const found = identify(m, fd, address + nameAt, false);
       if (found === -ENOENT) return 0;
       if (found >= 0) {
-        if (isStore(m, SCRATCH.handle)) return 0;
         const name = bytes.subarray(nameAt, nameAt + nameLength);
+        if (isHidden(m, SCRATCH.handle, name)) return 0;
         const child = internIdentified(m, slot, fd, address + nameAt, name);
         // Without a node the entry is a name only, and the kernel looks it up when it is used.
         if (child >= 0) {
@@ -191,9 +191,10 @@ function putOne(
         }
       }
     }
-  } else if (!dots && isStoreName(m, inode)) {
+  } else if (nameLength === STORE_NAME.length) {
+    const name = bytes.subarray(nameAt, nameAt + nameLength);
     const found = identify(m, fd, address + nameAt, false);
-    if (found >= 0 && isStore(m, SCRATCH.handle)) return 0;
+    if (found >= 0 && isHidden(m, SCRATCH.handle, name)) return 0;
   }
   const folded = foldInode(inode, subvolume, m.ownSubvolume);
   const target = m.output;
@@ -207,12 +208,4 @@ function putOne(
   target.bytes.fill(0, dirent + padded - 8, dirent + padded);
   target.bytes.set(bytes.subarray(nameAt, nameAt + nameLength), dirent + fuse_dirent.structBytes);
   return dirent + padded - out;
-}
-
-/**
- * Whether an entry's d_ino may be the store's: on btrfs the entry of a subvolume carries the subvolume's id where others
- * carry an inode number.
- */
-function isStoreName(m: Mount, inode: number): boolean {
-  return m.storeInode >= 0 && (inode === m.storeInode || inode === m.storeSubvolume);
 }

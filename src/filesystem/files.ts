@@ -32,20 +32,20 @@ export function open(m: Mount, r: Request): Outcome {
   if (slot === NO_NODE) return -ESTALE;
   const flags = fuse_open_in.flags.get(m.input.view, r.at);
   const clear = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
-  return m.routes.pending(slot) === undefined ? openNow(m, slot, flags, clear) : openAfter(m, slot, flags, clear);
+  return m.routes.pending(slot) === undefined ? openNow(m, slot, flags, clear, true) : openAfter(m, slot, flags, clear);
 }
 
 /** Another open of this node is waiting for a clone: what it decides is this open's route too. */
 async function openAfter(m: Mount, slot: number, flags: number, clear: boolean): Promise<Finish> {
   for (let other = m.routes.pending(slot); other !== undefined; other = m.routes.pending(slot)) await other;
   return () => {
-    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clear) : -ESTALE;
-    // Whoever opened it first decided; a node that is closed again already may be tried again by the caller.
+    // Whoever opened it first decided; where that open failed, this one doesn't wait for another decision.
+    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clear, false) : -ESTALE;
     return typeof outcome === 'number' ? outcome : -ESTALE;
   };
 }
 
-function openNow(m: Mount, slot: number, flags: number, clear: boolean): Outcome {
+function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
   if (m.nodes.isDetached(slot)) return -ESTALE;
   const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY || (flags & c.O_TRUNC) !== 0;
   if (writing && !m.routes.mayWrite(slot)) return -ESTALE;
@@ -55,7 +55,11 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean): Outcome
     const kept = flags & (KEPT_FLAGS | c.O_TRUNC);
     const fd = m.calls.openByHandleAt(m.mountFd, address, kept | OUR_FLAGS);
     if (fd < 0) return fd;
-    if (clear) clearSetIds(m, fd);
+    const cleared = clear ? clearSetIds(m, fd) : 0;
+    if (cleared < 0) {
+      m.calls.close(fd);
+      return cleared;
+    }
     if (row < 0) m.routes.countOwn('writing');
     // A map for writing needs O_RDWR; attributes that the kernel has now would not show what comes through it.
     if ((flags & c.O_ACCMODE) === c.O_RDWR) m.invalidateAttributes(slot + 1);
@@ -76,7 +80,7 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean): Outcome
   }
   const fd = m.calls.openByHandleAt(m.mountFd, address, c.O_RDONLY | OUR_FLAGS);
   if (fd < 0) return fd;
-  const mapping = m.routes.choose(slot, fd);
+  const mapping = mayWait ? m.routes.choose(slot, fd) : OWN;
   if (typeof mapping === 'number') return openWith(m, PAYLOAD, slot, -1, fd, mapping, false);
   return mapping.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, false));
 }

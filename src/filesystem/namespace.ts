@@ -13,7 +13,16 @@ import {
   fuse_rename_in,
   fuse_rename2_in,
 } from '../fuse/wire/structs.ts';
-import { handleAt, identify, internIdentified, isStore, putEntry, putNegativeEntry, slotOf } from './attributes.ts';
+import {
+  handleAt,
+  identify,
+  internIdentified,
+  isHidden,
+  isStore,
+  putEntry,
+  putNegativeEntry,
+  slotOf,
+} from './attributes.ts';
 import * as c from './constants.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
@@ -39,8 +48,9 @@ function replyEntry(m: Mount, parent: number, dirFd: number, name: number): numb
   const path = inRequest(m, name);
   const found = identify(m, dirFd, path, false);
   if (found < 0) return found;
-  if (isStore(m, SCRATCH.handle)) return -ENOENT;
-  const slot = internIdentified(m, parent, dirFd, path, nameBytes(m, name));
+  const bytes = nameBytes(m, name);
+  if (isHidden(m, SCRATCH.handle, bytes)) return -ENOENT;
+  const slot = internIdentified(m, parent, dirFd, path, bytes);
   return slot < 0 ? slot : putEntry(m, PAYLOAD, slot);
 }
 
@@ -87,10 +97,12 @@ export function asCaller(m: Mount, r: Request, umask: number, make: () => number
   if (r.uid === 0 && r.gid === 0) return make();
   m.calls.setfsgid(r.gid);
   m.calls.setfsuid(r.uid);
-  const result = make();
-  m.calls.setfsuid(0);
-  m.calls.setfsgid(0);
-  return result;
+  try {
+    return make();
+  } finally {
+    m.calls.setfsuid(0);
+    m.calls.setfsgid(0);
+  }
 }
 
 /** What MKDIR, MKNOD, SYMLINK and LINK have in common: a new name in a directory, answered with its entry. */

@@ -16,9 +16,10 @@
 import { ESTALE } from '../base/errno.ts';
 import type { Memory } from '../base/memory.ts';
 import { statx } from '../fuse/wire/structs.ts';
-import type { MappingStore } from '../mappings/store.ts';
+import type { SharedFile } from '../mappings/store.ts';
 import type { SourceCalls } from './calls.ts';
 import * as c from './constants.ts';
+import type { NodeDescriptors } from './descriptors.ts';
 import { SCRATCH } from './mount.ts';
 import type { NodeTable } from './nodes.ts';
 import { type OpenTable, ROUTE_SHARED } from './opens.ts';
@@ -38,14 +39,27 @@ export type OwnReason =
   /** A clone's backing file could not be registered. */
   | 'backing';
 
+/** What is needed of the store of shared mappings: see `mappings/store.ts`. A mapping is named by its row. */
+export interface SharedMappings {
+  share(file: SharedFile): number | string | Promise<number | string>;
+  size(mapping: number): number;
+  generation(mapping: number): number;
+  isAlive(mapping: number, generation: number): boolean;
+  acquire(mapping: number): number;
+  release(mapping: number): void;
+  openClone(mapping: number): number;
+  suspect(mapping: number): void;
+}
+
 export interface RoutesOptions {
   readonly calls: SourceCalls;
   readonly nodes: NodeTable;
   readonly opens: OpenTable;
+  readonly descriptors: NodeDescriptors;
   readonly mountFd: number;
   readonly scratch: Memory;
   /** Absent when sharing is off. */
-  readonly mappings: MappingStore | undefined;
+  readonly mappings: SharedMappings | undefined;
   /** How long ago a file's content must have changed before it is shared. */
   readonly settleMs: number;
   /** The wall clock, in milliseconds since 1970. */
@@ -133,6 +147,9 @@ export class Routes {
     if (sinceModifiedMs >= 0 && sinceModifiedMs < settleMs) return this.#own('recent');
     const seconds = statx.ctime.get(view, at);
     const nanoseconds = statx.ctimensec.get(view, at);
+    // The age counts from before the look, which may take long: a change right after it could leave the ctime the same.
+    const age = now() - (seconds * 1000 + nanoseconds / 1e6);
+    if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#own('recent');
     const file = { fd, size, inode: statx.ino.get(view, at), sinceModifiedMs };
     const found = mappings.share(file);
     if (!(found instanceof Promise)) {
@@ -148,10 +165,14 @@ export class Routes {
     return settled;
   }
 
-  /** The size that callers see: a detached node's readers read the mapping, and its end is where their reads end. */
-  visibleSize(slot: number, size: number): number {
+  /**
+   * The size that callers see: a detached node's readers read the mapping, and its end is where their reads end. With more
+   * than one name, another name may still lead to the detached node, and whoever asks by it wants the file's own size;
+   * the kernel doesn't tell which of the two it is.
+   */
+  visibleSize(slot: number, size: number, links: number): number {
     const { nodes, opens, mappings } = this.#options;
-    if (mappings === undefined || !nodes.isDetached(slot)) return size;
+    if (mappings === undefined || links > 1 || !nodes.isDetached(slot)) return size;
     const row = nodes.openRow(slot);
     return row < 0 || opens.route(row) !== ROUTE_SHARED ? size : mappings.size(opens.mapping(row));
   }
@@ -195,10 +216,13 @@ export class Routes {
   }
 
   #breakSharing(slot: number): void {
-    const { nodes, invalidateAttributes } = this.#options;
+    const { calls, nodes, descriptors, mountFd, invalidateAttributes } = this.#options;
     if (nodes.isDetached(slot)) return;
     this.broken++;
     nodes.detach(slot);
+    // Nothing finds the node when its file is deleted later, and its readers go on asking for its attributes.
+    const fd = calls.openByHandleAt(mountFd, nodes.handleAddress(slot), c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC);
+    if (fd >= 0) descriptors.pin(slot, fd);
     invalidateAttributes(slot + 1);
   }
 
@@ -214,10 +238,10 @@ export class Routes {
 
   /**
    * A mapping holds the bytes that the file had a moment ago. They still are the file's if its ctime hasn't changed since
-   * before the look; a ctime so young that another change could have left it the same can't tell.
+   * before the look, when it was old enough that any further change would have changed it.
    */
   #settle(slot: number, fd: number, mapping: number, seconds: number, nanoseconds: number): number {
-    const { calls, mappings, nodes, scratch, now } = this.#options;
+    const { calls, mappings, nodes, scratch } = this.#options;
     if (mappings === undefined || !nodes.has(slot)) return this.#own('changing');
     const empty = scratch.address + SCRATCH.empty;
     const at = SCRATCH.statx;
@@ -228,8 +252,6 @@ export class Routes {
       statx.ctimensec.get(scratch.view, at) === nanoseconds &&
       statx.size.get(scratch.view, at) === mappings.size(mapping);
     if (!same) return this.#own('changing');
-    const age = now() - (seconds * 1000 + nanoseconds / 1e6);
-    if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#own('recent');
     nodes.setVerdict(slot, mapping, mappings.generation(mapping), seconds, nanoseconds);
     return mapping;
   }

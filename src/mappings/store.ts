@@ -206,7 +206,7 @@ export class MappingStore {
   suspect(row: number): void {
     if (this.count === 0) return;
     if (row >= 0) this.#suspects.set(row, { attempt: 0, dueMs: this.#o.monotonicMs() + SUSPECT_DELAYS_MS[0] });
-    else this.#passLeft = this.count;
+    else this.#passLeft = this.#rows.touched;
   }
 
   /** Does a little of the work that can wait; to be called some times a second. Returns the number of mappings dropped. */
@@ -388,6 +388,8 @@ export class MappingStore {
     const now = this.#o.monotonicMs();
     for (const [row, suspect] of this.#suspects) {
       if (suspect.dueMs > now) continue;
+      // Its file can't be gone while someone has it open: it is looked at after the last release.
+      if ((this.#rows.users[row] ?? 0) > 0) continue;
       if (!this.#rows.isAlive(row) || this.#check(row)) {
         this.#suspects.delete(row);
         continue;

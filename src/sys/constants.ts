@@ -73,3 +73,7 @@ export const MFD_CLOEXEC = 1;
 export const PR_SET_SECUREBITS = 28;
 /** linux/securebits.h: keep capabilities when the user ids change. */
 export const SECBIT_NO_SETUID_FIXUP = 1 << 2;
+
+export const AF_UNIX = 1;
+export const SOCK_DGRAM = 2;
+export const SOCK_CLOEXEC = O_CLOEXEC;

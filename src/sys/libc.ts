@@ -85,6 +85,8 @@ export const copyFileRange = declare('copy_file_range', 'int64_t', [
   'size_t',
   'uint',
 ]);
+export const sendfile = declare('sendfile', 'int64_t', ['int', 'int', 'uintptr_t', 'size_t']);
+export const splice = declare('splice', 'int64_t', ['int', 'uintptr_t', 'int', 'uintptr_t', 'size_t', 'uint']);
 export const getxattr = declare('getxattr', 'int64_t', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t']);
 export const setxattr = declare('setxattr', 'int', ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int']);
 export const listxattr = declare('listxattr', 'int64_t', ['uintptr_t', 'uintptr_t', 'size_t']);

@@ -6,6 +6,7 @@ import { content } from './content.ts';
 import { copying } from './copying.ts';
 import { directories } from './directories.ts';
 import { flags } from './flags.ts';
+import { handles } from './handles.ts';
 import { links } from './links.ts';
 import { locks } from './locks.ts';
 import { mappings } from './mappings.ts';
@@ -15,6 +16,7 @@ import { nodes } from './nodes.ts';
 import { opening } from './opening.ts';
 import { permissions } from './permissions.ts';
 import { programs } from './programs.ts';
+import { races } from './races.ts';
 import { renames } from './renames.ts';
 import { sparse } from './sparse.ts';
 import { times } from './times.ts';
@@ -40,7 +42,9 @@ export const subjects: readonly Subject[] = [
   mappings,
   locks,
   nodes,
+  handles,
   programs,
   flags,
+  races,
   tools,
 ];

@@ -55,6 +55,25 @@ export async function whileOpen(name: Name, flags: number, use: (fd: number) => 
   }
 }
 
+/**
+ * Looks again and again while something goes on elsewhere, and waits for its end also when a look fails: what goes on must
+ * not reach into the next case.
+ */
+export async function meanwhile(going: Promise<void>, look: () => void): Promise<void> {
+  let ended = false;
+  const end = going.finally(() => {
+    ended = true;
+  });
+  try {
+    while (!ended) {
+      look();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  } finally {
+    await end;
+  }
+}
+
 /** Makes a new file. */
 export function put(name: Name, content: string | Uint8Array = '', mode = 0o644): void {
   withFile(

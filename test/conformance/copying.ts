@@ -164,6 +164,55 @@ const ranges: Subject['cases'] = [
     },
   },
   {
+    name: 'sendfile sends a range of a file into another file and into a fifo',
+    run(dir) {
+      const content = pattern(2 * BLOCK);
+      withTwo(dir, content, (from, to, target) => {
+        assert.equal(posix.sendFile(to, from, 100, BLOCK), BLOCK);
+        assert.ok(bytesOf(target).equals(content.subarray(100, 100 + BLOCK)));
+        posix.mknod(join(dir, 'fifo'), posix.S_IFIFO | 0o600);
+        withFile(join(dir, 'fifo'), O_RDWR, (fifo) => {
+          assert.equal(posix.sendFile(fifo, from, 2 * BLOCK - 10, 100), 10);
+          assert.ok(posix.read(fifo, 100).equals(content.subarray(-10)));
+        });
+      });
+    },
+  },
+  {
+    name: 'splice moves bytes from a file into a fifo and on into another file',
+    run(dir) {
+      const content = pattern(BLOCK / 2);
+      posix.mknod(join(dir, 'fifo'), posix.S_IFIFO | 0o600);
+      withTwo(dir, content, (from, to, target) => {
+        withFile(join(dir, 'fifo'), O_RDWR, (fifo) => {
+          let done = 0;
+          while (done < content.length) {
+            const count = posix.spliceOut(from, done, fifo, content.length - done);
+            assert.equal(posix.spliceIn(fifo, to, 1000 + done, count), count);
+            done += count;
+          }
+        });
+        assert.ok(bytesOf(target).equals(Buffer.concat([Buffer.alloc(1000), content])));
+      });
+    },
+  },
+  {
+    name: 'what is spliced into a fifo is what the file holds after a write, and not what it held',
+    run(dir) {
+      posix.mknod(join(dir, 'fifo'), posix.S_IFIFO | 0o600);
+      put(join(dir, 'file'), 'before');
+      withFile(join(dir, 'file'), O_RDWR, (fd) => {
+        withFile(join(dir, 'fifo'), O_RDWR, (fifo) => {
+          assert.equal(posix.spliceOut(fd, 0, fifo, 100), 6);
+          assert.equal(posix.read(fifo, 100).toString(), 'before');
+          posix.write(fd, 'after!', 0);
+          assert.equal(posix.spliceOut(fd, 0, fifo, 100), 6);
+          assert.equal(posix.read(fifo, 100).toString(), 'after!');
+        });
+      });
+    },
+  },
+  {
     name: 'cp copies, whether the filesystem shares extents or not',
     run(dir) {
       put(join(dir, 'from'), pattern(5 * BLOCK + 17));
@@ -280,6 +329,16 @@ const clones: Subject['cases'] = [
     },
   },
   {
+    name: 'FALLOC_FL_UNSHARE_RANGE leaves the content of clone and source',
+    needs: ['unshare-range'],
+    run(dir) {
+      put(join(dir, 'from'), pattern(4 * BLOCK));
+      posix.reflink(join(dir, 'from'), join(dir, 'to'));
+      withFile(join(dir, 'to'), O_RDWR, (fd) => posix.fallocate(fd, posix.FALLOC_FL_UNSHARE_RANGE, 0, 4 * BLOCK));
+      for (const name of ['from', 'to']) assert.ok(bytesOf(join(dir, name)).equals(pattern(4 * BLOCK)));
+    },
+  },
+  {
     name: 'cp --reflink=always clones',
     run(dir) {
       put(join(dir, 'from'), pattern(BLOCK));
@@ -291,5 +350,8 @@ const clones: Subject['cases'] = [
 
 export const copying: Subject = {
   subject: 'copying',
-  cases: [...ranges, ...clones.map((one): Subject['cases'][number] => ({ ...one, needs: ['reflink'] }))],
+  cases: [
+    ...ranges,
+    ...clones.map((one): Subject['cases'][number] => ({ ...one, needs: ['reflink', ...(one.needs ?? [])] })),
+  ],
 };

@@ -49,6 +49,9 @@ const probes = {
     put(join(dir, 'file'), Buffer.alloc(BLOCK));
     posix.close(posix.open(join(dir, 'file'), posix.O_RDWR | posix.O_DIRECT));
   },
+  'file-handles'(dir: string) {
+    posix.handleOf(dir);
+  },
   'birth-time'(dir: string) {
     put(join(dir, 'file'));
     if (posix.stat(join(dir, 'file')).btimeNs === 0n) throw new Error('statx reports none');

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { asUser, root } from '../support/asuser.ts';
 import * as posix from '../support/posix.ts';
-import { exists, fails, namesIn, put, type Subject, textOf, tick, whileOpen, withFile } from './case.ts';
+import { exists, fails, meanwhile, namesIn, put, type Subject, textOf, tick, whileOpen, withFile } from './case.ts';
 
 const { O_RDONLY, O_RDWR, O_DIRECTORY, RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT } = posix;
 
@@ -80,24 +80,18 @@ const plain: Subject['cases'] = [
       const file = join(dir, 'file');
       put(file, 'round 0');
       const other = asUser(root);
-      const replacements = (async () => {
+      const replace = async () => {
         for (let round = 1; round <= 100; round++) {
           await other.call('writeFile', `${file}.tmp`, `round ${round}`);
           await other.call('rename', `${file}.tmp`, file);
         }
-      })();
+      };
       let seen = 0;
-      let done = false;
-      void replacements.then(() => {
-        done = true;
-      });
-      while (!done) {
+      await meanwhile(replace(), () => {
         const round = Number(/^round (\d+)$/.exec(textOf(file))?.[1]);
         assert.ok(round >= seen, `${round} after ${seen}`);
         seen = round;
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-      await replacements;
+      });
       assert.equal(textOf(file), 'round 100');
     },
   },

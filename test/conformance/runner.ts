@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { runningUsers, stopUsers } from '../support/asuser.ts';
 import { descriptorsBelow } from '../support/operations.ts';
 import * as posix from '../support/posix.ts';
-import { subjects } from './all.ts';
-import type { Case } from './case.ts';
+import { subjects as allSubjects } from './all.ts';
+import type { Case, Subject } from './case.ts';
 import { type Feature, lacking } from './features.ts';
 
 export interface CaseResult {
@@ -23,6 +23,8 @@ export interface CaseResult {
 export interface ConformanceOptions {
   /** Narrows the run to the cases whose full names contain this. */
   readonly only?: string;
+  /** All that there are, unless given. */
+  readonly subjects?: readonly Subject[];
 }
 
 const UMASK = 0o022;
@@ -42,7 +44,7 @@ export async function runConformance(
   const oldMask = process.umask(UMASK);
   try {
     const reasons = new Map<Feature, string | undefined>();
-    for (const { subject, cases } of subjects) {
+    for (const { subject, cases } of options.subjects ?? allSubjects) {
       for (const [index, one] of cases.entries()) {
         const name = `${subject}: ${one.name}`;
         if (options.only !== undefined && !name.includes(options.only)) continue;
@@ -78,6 +80,8 @@ async function runCase(name: string, one: Case, dir: string): Promise<CaseResult
   } catch (thrown) {
     error = thrown instanceof Error ? thrown : new Error(String(thrown));
   }
+  // A process that may still be in the middle of something isn't lent to the next case.
+  if (error !== undefined) await stopUsers();
   // What a case forgot is an error of the case, even if all that it asserted holds; the next one starts afresh anyway.
   try {
     await tidy(dir);

@@ -77,7 +77,7 @@ export class OtherProcess {
   call<K extends OperationName>(name: K, ...args: OperationArguments<K>): Promise<OperationResult<K>> {
     const id = ++this.#lastId;
     const request: Request = { id, name, args };
-    return new Promise((resolve, reject) => {
+    const result = new Promise<OperationResult<K>>((resolve, reject) => {
       // The other side runs the function of this name from the same table, so its result has that function's type.
       this.#waiting.set(id, { resolve: (result) => resolve(result as OperationResult<K>), reject });
       this.#child.ref();
@@ -86,6 +86,9 @@ export class OtherProcess {
         if (error) this.#settle({ id, failure: { code: undefined, message: `Cannot ask the process: ${error}` } });
       });
     });
+    // Who started this and failed before awaiting it has an error already; this one must not end the test's process.
+    result.catch(() => undefined);
+    return result;
   }
 
   async stop(): Promise<void> {

@@ -13,9 +13,6 @@ const RUN_VARIABLE = 'SHAREDEXT_TEST_RUN';
 const run = `${process.pid}-${Date.now()}`;
 process.env[RUN_VARIABLE] = run;
 
-/** The prefix that the temporary folders of all test processes have in common. */
-const commonPrefix = folderPrefix.slice(0, folderPrefix.lastIndexOf('-', folderPrefix.length - 2) + 1);
-
 export interface Leftovers {
   readonly mounts: readonly string[];
   readonly loopDevices: readonly string[];
@@ -26,14 +23,14 @@ export interface Leftovers {
   readonly processes: readonly string[];
 }
 
-/** A mount of ours by its folder, or one of sharedext elsewhere that doesn't belong to another test process. */
-function isOurMount(line: string): boolean {
-  if (line.includes(folderPrefix)) return true;
-  return line.includes(' - fuse.sharedext ') && !line.includes(commonPrefix);
-}
-
+/**
+ * Mounts at or of something in our folders, whatever their type. A mount of ours elsewhere shows by its server's process;
+ * one of somebody else isn't ours to judge.
+ */
 function mounts(): string[] {
-  return readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter(isOurMount);
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(folderPrefix));
 }
 
 function loopDevices(): string[] {

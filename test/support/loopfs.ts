@@ -91,8 +91,16 @@ export const folderPrefix: string = join(tmpdir(), `sharedext-test-${process.pid
 
 const living = new Set<LoopFilesystem>();
 
+/** Far more than any of the tools here needs; mkfs.xfs hangs while any mount of the machine does, since it looks at all. */
+const TOOL_TIMEOUT_MS = 60_000;
+
 function run(command: string, ...args: readonly string[]): string {
-  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
+  return execFileSync(command, args, {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: TOOL_TIMEOUT_MS,
+    killSignal: 'SIGKILL',
+  }).trim();
 }
 
 /** A new temporary folder of this process with mode 0755, for tests as other users; the caller deletes it. */

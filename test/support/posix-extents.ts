@@ -55,6 +55,24 @@ export function copyFileRange(
   return check(count, 'copy_file_range', toFd);
 }
 
+/** sendfile(2): returns how many bytes were sent to whatever `toFd` is, from an offset of a file. */
+export function sendFile(toFd: number, fromFd: number, fromOffset: number, length: number): number {
+  scratch.view.setBigInt64(structAt, BigInt(fromOffset), true);
+  return check(libc.sendfile(toFd, fromFd, structAddress, length), 'sendfile', toFd);
+}
+
+/** splice(2) from a file into a pipe. */
+export function spliceOut(fromFd: number, fromOffset: number, pipeFd: number, length: number): number {
+  scratch.view.setBigInt64(structAt, BigInt(fromOffset), true);
+  return check(libc.splice(fromFd, structAddress, pipeFd, 0, length, 0), 'splice', fromFd);
+}
+
+/** splice(2) from a pipe into a file. */
+export function spliceIn(pipeFd: number, toFd: number, toOffset: number, length: number): number {
+  scratch.view.setBigInt64(structAt, BigInt(toOffset), true);
+  return check(libc.splice(pipeFd, 0, toFd, structAddress, length, 0), 'splice', toFd);
+}
+
 function withOpen<T>(name: Name, flags: number, mode: number, use: (fd: number) => T): T {
   const fd = check(libc.openat(AT_FDCWD, nameAddress(name), flags | O_CLOEXEC, mode), 'open', name);
   try {

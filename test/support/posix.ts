@@ -33,6 +33,7 @@ export {
 } from '../../src/sys/constants.ts';
 export * from './posix-directory.ts';
 export * from './posix-extents.ts';
+export * from './posix-handles.ts';
 export * from './posix-locks.ts';
 export * from './posix-mapping.ts';
 export * from './posix-stat.ts';

@@ -6,7 +6,7 @@
  * A handler that has to wait for a device returns a promise of a function instead; that function runs when the wait is
  * over, again to completion, and fills the reply. So handlers never interleave, and need no locks.
  *
- * Life of a session:  created ──INIT──► ready ──ENODEV (unmounted) or fail()──► ended
+ * Life of a session:  created ──INIT──► ready ──ENODEV (unmounted) or a failure──► over ──nothing waits any more──► ended
  */
 
 import { EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, errnoText } from '../../base/errno.ts';
@@ -84,7 +84,10 @@ export class Session {
 
   /** Settles when the kernel has taken INIT's answer, or with the reason why it was refused. */
   readonly ready: Promise<InitResult>;
-  /** Settles when the conversation is over; the text says why where it didn't end by an unmount. */
+  /**
+   * Settles when the conversation is over and no request waits any more, so that what requests use can be released; the
+   * text says why where it didn't end by an unmount.
+   */
   readonly ended: Promise<string | undefined>;
 
   readonly #options: SessionOptions;
@@ -102,6 +105,7 @@ export class Session {
   };
   #negotiated: Negotiated | undefined;
   #over = false;
+  #overWhy: string | undefined;
   #resolveReady: (result: InitResult) => void = () => {};
   #resolveEnded: (why: string | undefined) => void = () => {};
 
@@ -138,8 +142,9 @@ export class Session {
   #end(why: string | undefined): void {
     if (this.#over) return;
     this.#over = true;
+    this.#overWhy = why;
     this.#resolveReady({ ok: false, why: why ?? 'the mount ended before the kernel asked for INIT' });
-    this.#resolveEnded(why);
+    if (this.waiting === 0) this.#resolveEnded(why);
   }
 
   #serve(length: number): void {
@@ -214,6 +219,7 @@ export class Session {
           result = this.#bug(operation, error);
         }
         this.#finish(operation, uniqueLow, uniqueHigh, result);
+        if (this.#over && this.waiting === 0) this.#resolveEnded(this.#overWhy);
       });
   }
 

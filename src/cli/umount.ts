@@ -1,0 +1,79 @@
+/** `sharedext umount`: unmounts, and waits until the daemon and its store are gone. */
+
+import { existsSync, readFileSync } from 'node:fs';
+import { Command } from 'commander';
+import { EBUSY, errnoText, UserError } from '../base/errno.ts';
+import { requireRoot } from './privilege.ts';
+
+/** The daemon is asked who it is before it is unmounted. */
+const ANSWER_TIMEOUT_MS = 2000;
+const END_TIMEOUT_MS = 10_000;
+const POLL_MS = 10;
+const MOST_USERS = 5;
+
+export function umountCommand(): Command {
+  return new Command('umount')
+    .alias('unmount')
+    .summary('unmount, and wait for the end of the daemon')
+    .description(
+      'Unmounts MOUNTPOINT, and returns when its daemon has ended and its store is gone.\nPlain umount(8) works as well.',
+    )
+    .argument('<mountpoint>')
+    .option('-l, --lazy', 'detach it now; the daemon ends when the last user of the mount does')
+    .addHelpText('after', '\nExample:\n  sharedext umount /mnt/shared\n')
+    .action(run);
+}
+
+interface Identity {
+  readonly pid: number;
+  readonly store: string | undefined;
+}
+
+function identityIn(status: unknown): Identity | undefined {
+  if (typeof status !== 'object' || status === null || !('pid' in status) || typeof status.pid !== 'number') return;
+  return { pid: status.pid, store: 'store' in status && typeof status.store === 'string' ? status.store : undefined };
+}
+
+async function run(path: string, flags: { readonly lazy?: true }): Promise<void> {
+  requireRoot(`unmount ${path}`);
+  const { askDaemon } = await import('../daemon/control.ts');
+  const { usersOf } = await import('../daemon/users.ts');
+  const { findMount } = await import('./mountpath.ts');
+  const { umount2 } = await import('../sys/libc.ts');
+  const { MNT_DETACH } = await import('../sys/constants.ts');
+  const { mountpoint, minor } = findMount('unmount', path);
+  const answer = await askDaemon(minor, 'status', ANSWER_TIMEOUT_MS);
+  const daemon = answer.state === 'answered' ? identityIn(answer.value) : undefined;
+  const result = await umount2.later(mountpoint, flags.lazy === true ? MNT_DETACH : 0);
+  if (result === -EBUSY) {
+    const users = usersOf(mountpoint, MOST_USERS).map(({ pid, name, how }) => `${name} (${pid}, ${how})`);
+    const who = users.length === 0 ? 'something, perhaps another mount below it or a loop device' : users.join(', ');
+    throw new UserError(
+      `Cannot unmount ${mountpoint}: it is in use by ${who}; end that, or try "sharedext umount -l ${mountpoint}"`,
+    );
+  }
+  if (result < 0) throw new UserError(`Cannot unmount ${mountpoint}: ${errnoText(result)}`);
+  if (flags.lazy !== true && daemon !== undefined) await waitForEnd(daemon, mountpoint);
+}
+
+/** Whether a process is there. One that has ended and waits for its parent to notice (state Z) is not. */
+function isRunning(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
+}
+
+async function waitForEnd({ pid, store }: Identity, mountpoint: string): Promise<void> {
+  // Other views of the mount (a bind mount, another namespace) may keep the daemon.
+  const deadline = performance.now() + END_TIMEOUT_MS;
+  while (isRunning(pid) || (store !== undefined && existsSync(store))) {
+    if (performance.now() > deadline) {
+      throw new UserError(
+        `Unmounted ${mountpoint}, but its daemon (process ${pid}) still runs after ${END_TIMEOUT_MS / 1000} s: the mount may be visible elsewhere`,
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * The control socket of a mount, and its client: newline-delimited JSON both ways, `{"command":"status"}` and a line of
+ * JSON for an answer. What a client sends is bounded, and so is what it leaves unread and how long it stays idle; a line
+ * that makes no sense is answered with `{"error": …}`.
+ */
+
+import { rmSync } from 'node:fs';
+import { createConnection, createServer, type Socket } from 'node:net';
+import { makeRuntimeDirectory, socketPath } from './runtime.ts';
+
+/** In bytes: the longest request, and how much of its answers a client may leave unread. */
+const MAX_REQUEST = 4096;
+const MAX_UNREAD = 1 << 20;
+const MAX_CLIENTS = 64;
+const IDLE_TIMEOUT_MS = 10_000;
+
+/** Answers by the command's name. What a function returns is sent as JSON. */
+export type Commands = Readonly<Record<string, () => unknown>>;
+
+export interface ControlSocket {
+  readonly path: string;
+  /** Disconnects everyone and deletes the socket. */
+  close(): void;
+}
+
+function answerTo(line: string, commands: Commands): unknown {
+  let request: unknown;
+  try {
+    request = JSON.parse(line);
+  } catch {
+    return { error: 'Cannot read the request: it is not JSON' };
+  }
+  const name = typeof request === 'object' && request !== null && 'command' in request ? request.command : undefined;
+  const known = Object.keys(commands);
+  if (typeof name !== 'string' || !known.includes(name)) {
+    return { error: `Cannot run the command: known are ${known.join(', ')}` };
+  }
+  return commands[name]?.();
+}
+
+function serveClient(client: Socket, commands: Commands): void {
+  let pending = '';
+  client.setEncoding('latin1');
+  client.setTimeout(IDLE_TIMEOUT_MS, () => client.destroy());
+  client.on('error', () => client.destroy());
+  client.on('data', (text: string) => {
+    pending += text;
+    for (let end = pending.indexOf('\n'); end >= 0 && !client.destroyed; end = pending.indexOf('\n')) {
+      const line = pending.slice(0, end);
+      pending = pending.slice(end + 1);
+      if (line.trim() === '') continue;
+      if (client.writableLength > MAX_UNREAD) client.destroy();
+      else client.write(`${JSON.stringify(answerTo(line, commands))}\n`);
+    }
+    if (pending.length > MAX_REQUEST) client.destroy();
+  });
+}
+
+/** Listens on the socket of the mount with this minor device number. Rejects when it can't be made. */
+export async function openControlSocket(minor: number, commands: Commands): Promise<ControlSocket> {
+  makeRuntimeDirectory();
+  const path = socketPath(minor);
+  // A daemon that was killed leaves its socket, and the kernel gives minors again.
+  rmSync(path, { force: true });
+  const clients = new Set<Socket>();
+  const server = createServer((client) => {
+    clients.add(client);
+    client.on('close', () => clients.delete(client));
+    serveClient(client, commands);
+  });
+  server.maxConnections = MAX_CLIENTS;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, resolve);
+  });
+  server.on('error', () => {
+    // One that couldn't be accepted, for want of descriptors: the client sees it.
+  });
+  return {
+    path,
+    close() {
+      server.close();
+      for (const client of clients) client.destroy();
+      rmSync(path, { force: true });
+    },
+  };
+}
+
+export type Answer =
+  | { readonly state: 'answered'; readonly value: unknown }
+  /** Nobody listens: the daemon is gone. */
+  | { readonly state: 'dead' }
+  /** Somebody listens and doesn't answer, or not with a line of JSON. */
+  | { readonly state: 'silent' };
+
+/** Asks a mount's daemon. Never rejects. */
+export function askDaemon(minor: number, command: string, timeoutMs: number): Promise<Answer> {
+  return new Promise((resolve) => {
+    let text = '';
+    const client = createConnection(socketPath(minor));
+    const finish = (answer: Answer): void => {
+      clearTimeout(timer);
+      client.destroy();
+      resolve(answer);
+    };
+    const timer = setTimeout(() => finish({ state: 'silent' }), timeoutMs);
+    client.on('connect', () => client.write(`${JSON.stringify({ command })}\n`));
+    client.on('error', (error) => {
+      const code = 'code' in error ? error.code : undefined;
+      finish({ state: code === 'ECONNREFUSED' || code === 'ENOENT' ? 'dead' : 'silent' });
+    });
+    client.on('close', () => finish({ state: 'silent' }));
+    client.setEncoding('utf8');
+    client.on('data', (data: string) => {
+      text += data;
+      if (!text.includes('\n')) return;
+      try {
+        finish({ state: 'answered', value: JSON.parse(text) });
+      } catch {
+        finish({ state: 'silent' });
+      }
+    });
+  });
+}

@@ -1,0 +1,66 @@
+/** What a running server says of itself. docs/status.md describes each field; the number of the schema changes with it. */
+
+import { readdirSync } from 'node:fs';
+import { ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED } from '../filesystem/opens.ts';
+import { operationOf } from '../fuse/wire/operations.ts';
+import type { Server } from './server.ts';
+
+export const STATUS_SCHEMA = 1;
+
+function byOperation(counts: Float64Array): Record<string, number> {
+  const named: Record<string, number> = {};
+  counts.forEach((count, opcode) => {
+    const name = operationOf(opcode);
+    if (name !== undefined && count > 0) named[name] = count;
+  });
+  return named;
+}
+
+function mappingsOf(server: Server) {
+  const { mappings } = server;
+  if (mappings === undefined) return null;
+  const { count, idle, bytes, made, matched, dropped, mismatched } = mappings;
+  return { count, idle, bytes, made, matched, dropped, mismatched, limit: server.options.maxMappings };
+}
+
+export function statusOf(server: Server, version: string, startedMs: number) {
+  const { source, session, nodes, opens, routes, descriptors, backing, options } = server;
+  return {
+    schema: STATUS_SCHEMA,
+    version,
+    pid: process.pid,
+    source: source.path,
+    mountpoint: server.mountpoint,
+    minor: server.minor,
+    filesystem: source.filesystem,
+    store: server.storePath ?? null,
+    options,
+    cache: server.cache,
+    uptimeSeconds: Math.round((Date.now() - startedMs) / 100) / 10,
+    missingFlags: session.negotiated?.missing ?? [],
+    nodes: { count: nodes.count, detached: nodes.detachedCount, limit: options.maxNodes },
+    open: {
+      inodes: opens.inodes,
+      own: opens.byRoute[ROUTE_OWN] ?? 0,
+      shared: opens.byRoute[ROUTE_SHARED] ?? 0,
+      relayed: opens.byRoute[ROUTE_RELAYED] ?? 0,
+    },
+    descriptors: {
+      handles: opens.descriptors,
+      pinned: descriptors.pinnedCount,
+      process: readdirSync('/proc/self/fd').length,
+    },
+    backing: { count: backing.count, limit: options.maxBacking },
+    mappings: mappingsOf(server),
+    reasons: Object.fromEntries(routes.reasons),
+    broken: routes.broken,
+    requests: byOperation(session.requests),
+    failures: byOperation(session.failures),
+    unknown: session.unknown,
+    waiting: session.waiting,
+    bugs: session.bugs,
+    memory: { rssBytes: process.memoryUsage.rss() },
+  };
+}
+
+export type Status = ReturnType<typeof statusOf>;

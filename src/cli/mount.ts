@@ -62,6 +62,11 @@ async function run(source: string, mountpoint: string, flags: MountFlags): Promi
   requireRoot(`mount on ${mountpoint}`);
   const given = flags.options ?? [];
   const words = flags.s === true ? given.map(knownWords) : given;
+  if (words.flatMap((text) => text.split(',')).includes('remount')) {
+    const { remount } = await import('./remount.ts');
+    await remount(mountpoint, words);
+    return;
+  }
   const options = parseOptions(words);
   if (flags.foreground !== true && flags.debug !== true) {
     const { startInBackground } = await import('../daemon/background.ts');

@@ -1,6 +1,6 @@
 /**
  * The control socket of a mount, and its client: newline-delimited JSON both ways, `{"command":"status"}` and a line of
- * JSON for an answer. What a client sends is bounded, and so is what it leaves unread and how long it stays idle; a line
+ * JSON for an answer. What a client sends is bounded, a client that doesn't read isn't answered, an idle one is disconnected, and a line
  * that makes no sense is answered with `{"error": …}`.
  */
 
@@ -8,9 +8,8 @@ import { rmSync } from 'node:fs';
 import { createConnection, createServer, type Socket } from 'node:net';
 import { makeRuntimeDirectory, socketPath } from './runtime.ts';
 
-/** In bytes: the longest request, and how much of its answers a client may leave unread. */
+/** The longest request, in bytes. */
 const MAX_REQUEST = 4096;
-const MAX_UNREAD = 1 << 20;
 const MAX_CLIENTS = 64;
 const IDLE_TIMEOUT_MS = 10_000;
 
@@ -38,21 +37,30 @@ function answerTo(line: string, commands: Commands): unknown {
   return commands[name]?.();
 }
 
+/** Answers one request per turn of the event loop, so that the mount goes on being served, and no faster than is read. */
 function serveClient(client: Socket, commands: Commands): void {
   let pending = '';
+  const next = (): void => {
+    if (client.destroyed) return;
+    const end = pending.indexOf('\n');
+    if (end < 0) {
+      if (pending.length > MAX_REQUEST) client.destroy();
+      else client.resume();
+      return;
+    }
+    const line = pending.slice(0, end);
+    pending = pending.slice(end + 1);
+    const taken = line.trim() === '' || client.write(`${JSON.stringify(answerTo(line, commands))}\n`);
+    if (taken) setImmediate(next);
+    else client.once('drain', next);
+  };
   client.setEncoding('latin1');
   client.setTimeout(IDLE_TIMEOUT_MS, () => client.destroy());
   client.on('error', () => client.destroy());
   client.on('data', (text: string) => {
+    client.pause();
     pending += text;
-    for (let end = pending.indexOf('\n'); end >= 0 && !client.destroyed; end = pending.indexOf('\n')) {
-      const line = pending.slice(0, end);
-      pending = pending.slice(end + 1);
-      if (line.trim() === '') continue;
-      if (client.writableLength > MAX_UNREAD) client.destroy();
-      else client.write(`${JSON.stringify(answerTo(line, commands))}\n`);
-    }
-    if (pending.length > MAX_REQUEST) client.destroy();
+    next();
   });
 }
 

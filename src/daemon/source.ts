@@ -72,14 +72,22 @@ export function filesystemFacts(fd: number, scratch: Memory): FilesystemFacts {
 /** Resolves a path that must be a directory. @throws UserError */
 export function existingDirectory(what: string, path: string): string {
   let real: string;
+  let isDirectory: boolean;
   try {
     real = realpathSync(path);
+    isDirectory = statSync(real).isDirectory();
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? String(error.code) : String(error);
-    throw new UserError(`Cannot use the ${what} ${path}: ${code === 'ENOENT' ? 'it does not exist' : code}`);
+    throw new UserError(`Cannot use the ${what} ${path}: ${pathTrouble(code, path)}`);
   }
-  if (!statSync(real).isDirectory()) throw new UserError(`Cannot use the ${what} ${path}: it is not a directory`);
+  if (!isDirectory) throw new UserError(`Cannot use the ${what} ${path}: it is not a directory`);
   return real;
+}
+
+function pathTrouble(code: string, path: string): string {
+  if (code === 'ENOENT') return 'it does not exist';
+  if (code !== 'ENOTCONN') return code;
+  return `a mount whose server is gone is there (Transport endpoint is not connected), try "umount -l ${path}"`;
 }
 
 /** @throws UserError for what can't be served, with the reason and the way out. */

@@ -146,8 +146,7 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   );
   out.setUint32(at, inode.low, true);
   out.setUint32(at + 4, inode.high, true);
-  const links = statx.nlink.get(source, from);
-  fuse_attr.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(source, from), links));
+  fuse_attr.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(source, from)));
   fuse_attr.blocks.set(out, at, statx.blocks.get(source, from));
   fuse_attr.atime.set(out, at, statx.atime.get(source, from));
   fuse_attr.mtime.set(out, at, statx.mtime.get(source, from));
@@ -156,7 +155,7 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   fuse_attr.mtimensec.set(out, at, statx.mtimensec.get(source, from));
   fuse_attr.ctimensec.set(out, at, statx.ctimensec.get(source, from));
   fuse_attr.mode.set(out, at, statx.mode.get(source, from));
-  fuse_attr.nlink.set(out, at, links);
+  fuse_attr.nlink.set(out, at, statx.nlink.get(source, from));
   fuse_attr.uid.set(out, at, statx.uid.get(source, from));
   fuse_attr.gid.set(out, at, statx.gid.get(source, from));
   fuse_attr.rdev.set(out, at, encodeDevice(statx.rdev_major.get(source, from), statx.rdev_minor.get(source, from)));
@@ -180,10 +179,19 @@ function attributeSeconds(m: Mount, slot: number): number {
   return row >= 0 && m.opens.writers(row) > 0 ? 0 : m.cache.attributeSeconds;
 }
 
+/**
+ * A file with several names that leaves the shared route is looked up anew only by the name that it is opened by. The
+ * others must not go on leading to its detached node: the kernel asks for them each time.
+ */
+function entrySecondsOf(m: Mount, slot: number): number {
+  const mayDetach = m.routes.sharing && m.nodes.type(slot) === c.S_IFREG;
+  return mayDetach && statx.nlink.get(m.scratch.view, SCRATCH.statx) > 1 ? 0 : m.cache.entrySeconds;
+}
+
 /** Writes fuse_entry_out and its attributes for the scratch memory's struct statx; returns the bytes written. */
 export function putEntry(m: Mount, at: number, slot: number): number {
   const out = m.output.view;
-  const { entrySeconds } = m.cache;
+  const entrySeconds = entrySecondsOf(m, slot);
   const attributes = attributeSeconds(m, slot);
   fuse_entry_out.nodeid.set(out, at, slot + 1);
   fuse_entry_out.generation.set(out, at, m.nodes.generation(slot));
@@ -242,7 +250,7 @@ export function getStatx(m: Mount, r: Request): Outcome {
   );
   out.setUint32(at + statx.ino.offset, inode.low, true);
   out.setUint32(at + statx.ino.offset + 4, inode.high, true);
-  statx.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(out, at), statx.nlink.get(out, at)));
+  statx.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(out, at)));
   const mask = statx.mask.get(out, at) & (c.STATX_BASIC_STATS | c.STATX_BTIME);
   statx.mask.set(out, at, mask);
   // What follows the device numbers is reserved in this protocol; the kernel fills it itself.

@@ -12,8 +12,8 @@ import { NO_NODE } from './nodes.ts';
 import { ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED, type Route } from './opens.ts';
 import { OWN } from './routes.ts';
 
-/** What of a caller's flags our own descriptor takes: O_APPEND and O_SYNC for files whose writes come to us. */
-const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC;
+/** What of a caller's flags our own descriptor takes: what matters for files whose reads and writes come to us. */
+const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC | c.O_NOATIME;
 const OUR_FLAGS = c.O_NONBLOCK | c.O_NOFOLLOW | c.O_CLOEXEC;
 
 /** The handle of an open for writing has this flag. */
@@ -46,8 +46,8 @@ async function openAfter(m: Mount, slot: number, flags: number, clear: boolean):
 }
 
 function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
-  if (m.nodes.isDetached(slot)) return -ESTALE;
   const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY || (flags & c.O_TRUNC) !== 0;
+  if (m.nodes.isDetached(slot)) return m.routes.elsewhere(slot, writing);
   if (writing && !m.routes.mayWrite(slot)) return -ESTALE;
   const row = m.nodes.openRow(slot);
   const address = m.nodes.handleAddress(slot);
@@ -75,10 +75,10 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait:
       m.opens.addOpen(row, false);
       return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
     }
-    const fd = m.calls.openByHandleAt(m.mountFd, address, c.O_RDONLY | OUR_FLAGS);
+    const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
     return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, false);
   }
-  const fd = m.calls.openByHandleAt(m.mountFd, address, c.O_RDONLY | OUR_FLAGS);
+  const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
   if (fd < 0) return fd;
   const mapping = mayWait ? m.routes.choose(slot, fd) : OWN;
   if (typeof mapping === 'number') return openWith(m, PAYLOAD, slot, -1, fd, mapping, false);

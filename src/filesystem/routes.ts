@@ -21,7 +21,7 @@ import type { SourceCalls } from './calls.ts';
 import * as c from './constants.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import { SCRATCH } from './mount.ts';
-import type { NodeTable } from './nodes.ts';
+import { NO_NODE, type NodeTable } from './nodes.ts';
 import { type OpenTable, ROUTE_SHARED } from './opens.ts';
 
 /** Why a file that is opened for reading takes its own route, before its extents are looked at. */
@@ -103,11 +103,31 @@ export class Routes {
   /** Whether the node may be written to; if not, it has just left the shared route for good, and the answer is ESTALE. */
   mayWrite(slot: number): boolean {
     const { nodes, opens } = this.#options;
-    if (nodes.isDetached(slot)) return false;
+    if (nodes.isDetached(slot)) {
+      this.elsewhere(slot, true);
+      return false;
+    }
     const row = nodes.openRow(slot);
     if (row < 0 || opens.route(row) !== ROUTE_SHARED) return true;
     this.#breakSharing(slot);
     return false;
+  }
+
+  /**
+   * A detached node was asked for, by a name that still leads to it. The answer is ESTALE, on which the kernel looks the name
+   * up again, but only once: the node that it then finds must not have to leave the shared route in its turn.
+   */
+  elsewhere(slot: number, writing: boolean): number {
+    const { nodes, opens } = this.#options;
+    const successor = nodes.successor(slot);
+    if (successor !== NO_NODE) {
+      const row = nodes.openRow(successor);
+      if (row >= 0 && opens.route(row) === ROUTE_SHARED) {
+        if (writing) this.#breakSharing(successor);
+        else this.stillShared(successor);
+      }
+    }
+    return -ESTALE;
   }
 
   /** Whether a file that is open on the shared route still has the mapping's bytes; if not, sharing is broken. */
@@ -165,14 +185,10 @@ export class Routes {
     return settled;
   }
 
-  /**
-   * The size that callers see: a detached node's readers read the mapping, and its end is where their reads end. With more
-   * than one name, another name may still lead to the detached node, and whoever asks by it wants the file's own size;
-   * the kernel doesn't tell which of the two it is.
-   */
-  visibleSize(slot: number, size: number, links: number): number {
+  /** The size that callers see: a detached node's readers read the mapping, and its end is where their reads end. */
+  visibleSize(slot: number, size: number): number {
     const { nodes, opens, mappings } = this.#options;
-    if (mappings === undefined || links > 1 || !nodes.isDetached(slot)) return size;
+    if (mappings === undefined || !nodes.isDetached(slot)) return size;
     const row = nodes.openRow(slot);
     return row < 0 || opens.route(row) !== ROUTE_SHARED ? size : mappings.size(opens.mapping(row));
   }

@@ -138,11 +138,21 @@ export const flags: Subject = {
           fails('EPERM', () => posix.rename(file, join(dir, 'moved')));
           withFile(file, O_WRONLY | O_APPEND, (fd) => {
             posix.write(fd, ' grows');
-            fails('EPERM', () => posix.setStatusFlags(fd, 0));
             fails('EPERM', () => posix.ftruncate(fd, 0));
           });
         });
         assert.equal(textOf(file), 'content grows');
+      },
+    },
+    {
+      name: 'appending cannot be turned off on a descriptor of an append-only file',
+      needs: ['immutable'],
+      async run(dir) {
+        const file = join(dir, 'file');
+        put(file, 'content');
+        await withFlag(file, FS_APPEND_FL, () => {
+          withFile(file, O_WRONLY | O_APPEND, (fd) => fails('EPERM', () => posix.setStatusFlags(fd, 0)));
+        });
       },
     },
     {

@@ -27,6 +27,10 @@ export interface Inode {
   writers: number;
   /** Names. */
   links: number;
+  /** The subvolume, where directories are subvolumes: no rename or link leaves it. */
+  readonly directory: string;
+  /** When it last got a second name, by Date.now(). */
+  linkedMs: number;
   /** Written to since everything was last written back. */
   dirty: boolean;
 }
@@ -112,8 +116,9 @@ export class World {
     return `${this.random.of(this.directories)}/f${this.nextId()}`;
   }
 
-  makeInode(content: Buffer): Inode {
-    return { id: this.nextId(), content, writers: 0, links: 1, dirty: true };
+  makeInode(content: Buffer, path: string): Inode {
+    const directory = path.split('/')[0] ?? '';
+    return { id: this.nextId(), directory, content, writers: 0, links: 1, linkedMs: 0, dirty: true };
   }
 
   anyPath(): string | undefined {

@@ -236,6 +236,7 @@ function installExitHooks(): void {
       }
     }
   });
-  process.once('SIGINT', () => process.exit(130));
-  process.once('SIGTERM', () => process.exit(143));
+  // Not `once`: a runner that is interrupted sends a second signal, which would kill this process in the middle of tidying.
+  process.on('SIGINT', () => process.exit(130));
+  process.on('SIGTERM', () => process.exit(143));
 }

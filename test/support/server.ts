@@ -23,6 +23,10 @@ export interface Status {
   readonly requests: Readonly<Record<string, number>>;
   /** How often a file took its own route, by reason. */
   readonly reasons: Readonly<Record<string, number>>;
+  /** How often a file left the shared route because it was written to or had changed. */
+  readonly broken: number;
+  /** Null when sharing is off. */
+  readonly mappings: { readonly count: number; readonly idle: number; readonly made: number } | null;
 }
 
 export interface MountedServer {

@@ -1,0 +1,63 @@
+/** `-o remount`, as mount(8) asks for it: changes the generic flags of a mount; sharedext's own options stay. */
+
+import { errnoText, UserError } from '../base/errno.ts';
+import { askDaemon } from '../daemon/control.ts';
+import { type MountOptions, ownOptions, parseOptions } from '../daemon/options.ts';
+import { mount } from '../sys/libc.ts';
+import { findMount } from './mountpath.ts';
+
+const MS_REMOUNT = 32;
+const ANSWER_TIMEOUT_MS = 2000;
+
+/** What the kernel shows as options of every FUSE mount, which mount(8) hands back. */
+const shownByKernel = new Set(['remount', 'fd', 'rootmode', 'user_id', 'group_id', 'max_read', 'blksize']);
+
+/** @throws UserError */
+export async function remount(mountpoint: string, texts: readonly string[]): Promise<void> {
+  const words = texts.flatMap((text) => text.split(',')).filter((word) => !shownByKernel.has(word.split('=')[0] ?? ''));
+  const { flags } = parseOptions(words);
+  const entry = findMount('remount', mountpoint);
+  const own = words.filter((word) => ownOptions.some(({ name }) => name === word.split('=')[0]));
+  if (own.length > 0) {
+    const answer = await askDaemon(entry.minor, 'status', ANSWER_TIMEOUT_MS);
+    for (const word of own)
+      if (answer.state !== 'answered' || changes(word, answer.value)) throw refusal(word, entry.mountpoint);
+  }
+  const result = mount(entry.source, entry.mountpoint, entry.type, MS_REMOUNT | flags, '');
+  if (result < 0) throw new UserError(`Cannot remount ${entry.mountpoint}: ${errnoText(result)}`);
+}
+
+function refusal(word: string, mountpoint: string): UserError {
+  return new UserError(
+    `Cannot change ${word} of the mount on ${mountpoint}: unmount, and mount again with the new options`,
+  );
+}
+
+/** Whether a word asks for another value than the mount has. */
+function changes(word: string, status: unknown): boolean {
+  if (typeof status !== 'object' || status === null || !('options' in status)) return true;
+  const wanted = parseOptions([word]);
+  const field = fieldOf(word.split('=')[0] ?? '');
+  const { options } = status;
+  if (typeof options !== 'object' || options === null) return true;
+  const current: unknown = new Map(Object.entries(options)).get(field);
+  return JSON.stringify(current) !== JSON.stringify(wanted[field]);
+}
+
+function fieldOf(name: string): keyof MountOptions {
+  const fields: Readonly<Record<string, keyof MountOptions>> = {
+    sharedext: 'share',
+    nosharedext: 'share',
+    store: 'store',
+    cache: 'cache',
+    settle: 'settleMs',
+    mappings: 'maxMappings',
+    floor: 'floor',
+    backing: 'maxBacking',
+    nodes: 'maxNodes',
+    nosubtype: 'subtype',
+  };
+  const field = fields[name];
+  if (field === undefined) throw new Error(`the option ${name} has no field`);
+  return field;
+}

@@ -1,0 +1,194 @@
+/**
+ * Where the demo plays: a filesystem of its own on a loop device, and mounts of it by real daemons.
+ *
+ *     <tmpdir>/sharedext-demo-XXXXXX/    root only
+ *         image                          sparse; the loop device reads it with direct I/O, past the page cache
+ *         source/                        the filesystem
+ *         mount/                         where a daemon shows it
+ *
+ * Whatever is made puts its removal on a stack, and `dispose` takes the stack down, the latest first.
+ */
+
+import { spawn } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { UserError } from '../base/errno.ts';
+import { askDaemon } from '../daemon/control.ts';
+import { sharedextMounts } from '../daemon/mounted.ts';
+import { run } from './commands.ts';
+
+export type FilesystemName = 'btrfs' | 'xfs';
+
+const MOUNT_TIMEOUT_MS = 20_000;
+const END_TIMEOUT_MS = 10_000;
+const ANSWER_TIMEOUT_MS = 3000;
+
+/** `-K`: a new image has nothing to discard. */
+const makers: Readonly<Record<FilesystemName, readonly [string, ...string[]]>> = {
+  btrfs: ['mkfs.btrfs', '-q', '-f', '-K'],
+  xfs: ['mkfs.xfs', '-q', '-f', '-K', '-m', 'reflink=1'],
+};
+
+/** A mount of the source by a daemon of its own. */
+export interface DaemonMount {
+  readonly mountpoint: string;
+  readonly pid: number;
+  /** How many requests have reached the daemon, by operation; what the status command shows. */
+  requests(): Promise<Readonly<Record<string, number>>>;
+  end(): Promise<void>;
+}
+
+export interface Stage {
+  readonly folder: string;
+  readonly source: string;
+  readonly device: string;
+  mount(options: string, environment?: NodeJS.ProcessEnv): Promise<DaemonMount>;
+  /** Puts the removal of something that the caller makes on the stack. */
+  undo(step: () => void | Promise<void>): void;
+  /** Removes all. Calling it again does nothing. */
+  dispose(): Promise<void>;
+}
+
+async function unmount(point: string): Promise<void> {
+  for (let attempt = 0; attempt < 20; attempt++) {
+    try {
+      await run('umount', [point]);
+      return;
+    } catch {
+      await pause(50);
+    }
+  }
+  await run('umount', ['--lazy', point]).catch(() => '');
+}
+
+function requestsIn(status: unknown): Record<string, number> {
+  const counts: Record<string, number> = {};
+  if (typeof status !== 'object' || status === null || !('requests' in status)) return counts;
+  const { requests } = status;
+  if (typeof requests !== 'object' || requests === null) return counts;
+  for (const [name, count] of Object.entries(requests)) if (typeof count === 'number') counts[name] = count;
+  return counts;
+}
+
+async function startDaemon(
+  program: string,
+  source: string,
+  mountpoint: string,
+  options: string,
+  environment: NodeJS.ProcessEnv,
+): Promise<DaemonMount> {
+  const words = [program, 'mount', '-f', '-o', options, '--', source, mountpoint];
+  const child = spawn(process.execPath, words, {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    detached: true,
+    env: { ...process.env, ...environment },
+  });
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said = (said + text).slice(-4096);
+  });
+  let over = false;
+  const ended = new Promise<void>((resolve) => {
+    const finish = (): void => {
+      over = true;
+      resolve();
+    };
+    child.once('close', finish);
+    child.once('error', finish);
+  });
+  const deadline = performance.now() + MOUNT_TIMEOUT_MS;
+  let minor = -1;
+  while (minor < 0) {
+    const found = sharedextMounts().find((entry) => entry.mountpoint === mountpoint);
+    if (found !== undefined) {
+      const answer = await askDaemon(found.minor, 'status', ANSWER_TIMEOUT_MS);
+      if (answer.state === 'answered') minor = found.minor;
+    }
+    if (over || performance.now() > deadline) {
+      child.kill('SIGKILL');
+      throw new UserError(`Cannot mount ${source}: ${said.trim().split('\n').at(-1) || 'the daemon does not answer'}`);
+    }
+    if (minor < 0) await pause(10);
+  }
+  let ending: Promise<void> | undefined;
+  const end = async (): Promise<void> => {
+    await unmount(mountpoint);
+    await Promise.race([ended, pause(END_TIMEOUT_MS, undefined, { ref: false })]);
+    if (!over) child.kill('SIGKILL');
+    await ended;
+  };
+  return {
+    mountpoint,
+    pid: child.pid ?? -1,
+    async requests() {
+      const answer = await askDaemon(minor, 'status', ANSWER_TIMEOUT_MS);
+      if (answer.state !== 'answered') throw new UserError(`Cannot ask the daemon of ${mountpoint}: it is ${answer.state}`);
+      return requestsIn(answer.value);
+    },
+    end() {
+      ending ??= end();
+      return ending;
+    },
+  };
+}
+
+/**
+ * Makes the filesystem.
+ *
+ * @throws UserError when a tool is missing or refuses; nothing is left then.
+ */
+export async function makeStage(
+  kind: FilesystemName,
+  imageBytes: number,
+  program: string,
+  prefix = 'sharedext-demo-',
+): Promise<Stage> {
+  const steps: (() => void | Promise<void>)[] = [];
+  const dispose = async (): Promise<void> => {
+    for (let step = steps.pop(); step !== undefined; step = steps.pop()) await step();
+  };
+  const folder = mkdtempSync(join(tmpdir(), prefix));
+  const source = join(folder, 'source');
+  const mountpoint = join(folder, 'mount');
+  const image = join(folder, 'image');
+  steps.push(() => {
+    // Only what was made here: a recursive removal could run into a filesystem that failed to unmount.
+    rmSync(image, { force: true });
+    for (const name of [mountpoint, source, folder]) rmSync(name, { recursive: name === folder, force: true });
+  });
+  try {
+    steps.pop();
+    chmodSync(folder, 0o700);
+    steps.push(() => removeFolder(folder, [source, mountpoint]));
+    for (const name of [source, mountpoint]) mkdirSync(name);
+    writeFileSync(image, '');
+    truncateSync(image, imageBytes);
+    const device = (await run('losetup', ['--direct-io=on', '--find', '--show', image])).trim();
+    steps.push(async () => {
+      await run('losetup', ['--detach', device]);
+    });
+    const [maker, ...words] = makers[kind];
+    await run(maker, [...words, device]);
+    await run('mount', ['-t', kind, '-o', 'noatime', device, source]);
+    steps.push(() => unmount(source));
+    return {
+      folder,
+      source,
+      device,
+      async mount(options, environment = {}) {
+        const mount = await startDaemon(program, source, mountpoint, options, environment);
+        steps.push(() => mount.end());
+        return mount;
+      },
+      undo(step) {
+        steps.push(step);
+      },
+      dispose,
+    };
+  } catch (error) {
+    await dispose();
+    throw error;
+  }
+}

@@ -1,0 +1,269 @@
+/**
+ * The filesystem with a session, mounted on nothing: requests go in as bytes, as the kernel would send them, and the
+ * kernel's own rules about opens are checked with every reply.
+ */
+
+import assert from 'node:assert/strict';
+import { memoryAt } from '../../src/base/memory.ts';
+import { NodeDescriptors } from '../../src/filesystem/descriptors.ts';
+import * as c from '../../src/filesystem/constants.ts';
+import { filesystem } from '../../src/filesystem/filesystem.ts';
+import { type Mount, SCRATCH } from '../../src/filesystem/mount.ts';
+import { NodeTable, nodeTableBytes } from '../../src/filesystem/nodes.ts';
+import { OpenTable, openTableBytes } from '../../src/filesystem/opens.ts';
+import { Routes } from '../../src/filesystem/routes.ts';
+import { Session } from '../../src/fuse/server/session.ts';
+import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
+import type { OperationName } from '../../src/fuse/wire/operations.ts';
+import * as s from '../../src/fuse/wire/structs.ts';
+import { Arena, FakeDevice, names, pack, type Reply, request } from '../fuse/device.ts';
+import { FakeBacking, FakeKernel, fakeCalls, type Inode, MOUNT_FD } from './fake.ts';
+import { FakeMappings } from './fakestore.ts';
+
+const CAPACITY = 256;
+const BUFFER = 70_000;
+/** Rows are cleared when they are taken, so all mounts of a test file can use the same memory in turn. */
+const openTableMemory = memoryAt(0, new ArrayBuffer(openTableBytes()));
+
+export interface Entry {
+  readonly error: number;
+  readonly nodeid: number;
+  readonly ino: number;
+  readonly size: number;
+}
+
+export interface Opened {
+  readonly error: number;
+  readonly nodeid: number;
+  readonly fh: number;
+  readonly openFlags: number;
+  readonly backingId: number;
+  readonly writing: boolean;
+}
+
+export class Mounted {
+  readonly kernel = new FakeKernel(new Arena(1 << 20));
+  readonly backing = new FakeBacking(this.kernel);
+  readonly mappings = new FakeMappings(this.kernel, this.backing);
+  readonly device = new FakeDevice();
+  readonly mount: Mount;
+  readonly session: Session;
+  readonly root = this.kernel.root;
+  readonly store: Inode;
+  /** Node ids whose attributes the kernel was told to ask for again. */
+  readonly invalidated: number[] = [];
+  readonly bugs: unknown[] = [];
+  /** What the kernel knows: lookups and opens by node id, and the inode of each node. */
+  readonly lookups = new Map<number, number>();
+  readonly opens = new Map<number, Opened[]>();
+  readonly inodeNumbers = new Map<number, number>();
+  #unique = 1;
+
+  constructor(options: { readonly share: boolean; readonly entrySeconds: number }) {
+    const { kernel } = this;
+    const { arena } = kernel;
+    const calls = fakeCalls(kernel);
+    this.store = kernel.add(this.root, '.sharedext', c.S_IFDIR | 0o700);
+    this.store.nlink = 2;
+    const scratch = arena.allocate(8192);
+    scratch.bytes[SCRATCH.dot] = 46;
+    const input = arena.allocate(BUFFER);
+    const output = arena.allocate(BUFFER);
+    const nodes = new NodeTable(arena.allocate(nodeTableBytes(CAPACITY)), CAPACITY);
+    const handle = scratch.address + SCRATCH.handle;
+    scratch.view.setUint32(SCRATCH.handle, 20, true);
+    calls.nameToHandleAt(MOUNT_FD, scratch.address + SCRATCH.empty, handle, 0, c.AT_EMPTY_PATH);
+    assert.equal(nodes.lookUp(scratch, SCRATCH.handle, c.S_IFDIR), 0);
+    const opens = new OpenTable(openTableMemory);
+    const descriptors = new NodeDescriptors(calls, nodes, MOUNT_FD);
+    const invalidateAttributes = (nodeid: number): void => {
+      this.invalidated.push(nodeid);
+    };
+    const routes = new Routes({
+      calls,
+      nodes,
+      opens,
+      descriptors,
+      mountFd: MOUNT_FD,
+      scratch,
+      mappings: options.share ? this.mappings : undefined,
+      settleMs: 1000,
+      now: () => kernel.nowMs,
+      invalidateAttributes,
+    });
+    this.mount = {
+      calls,
+      backing: this.backing,
+      mountFd: MOUNT_FD,
+      nodes,
+      opens,
+      routes,
+      descriptors,
+      input,
+      output,
+      scratch,
+      entries: arena.allocate(4096),
+      cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1 },
+      ownSubvolume: 0,
+      storeInode: this.store.ino,
+      storeSubvolume: 0,
+      currentUmask: 0o77,
+      invalidateAttributes,
+    };
+    this.session = new Session({
+      device: this.device,
+      input,
+      output,
+      handlers: filesystem(this.mount),
+      onBug: (_operation, error) => this.bugs.push(error),
+    });
+    kernel.nowMs += 10_000;
+  }
+
+  /** Sends a request; its reply is among the device's replies now or later. Returns its unique id. */
+  send(operation: OperationName, nodeid: number, parts: readonly Uint8Array[], uid = 0, gid = 0): number {
+    const unique = this.#unique++;
+    this.device.queue.push(request(operation, { unique, nodeid, uid, gid }, ...parts));
+    this.session.drain();
+    return unique;
+  }
+
+  /** Sends a request that is answered at once. */
+  call(operation: OperationName, nodeid: number, ...parts: readonly Uint8Array[]): Reply {
+    const unique = this.send(operation, nodeid, parts);
+    const [reply, ...more] = this.device.take();
+    assert.ok(reply !== undefined && more.length === 0 && reply.unique === unique, `${operation} has one reply`);
+    return reply;
+  }
+
+  /** Sends a request whose reply comes from another thread. */
+  async later(operation: OperationName, nodeid: number, ...parts: readonly Uint8Array[]): Promise<Reply> {
+    const unique = this.send(operation, nodeid, parts);
+    await new Promise(setImmediate);
+    const [reply] = this.device.take();
+    assert.ok(reply !== undefined && reply.unique === unique, `${operation} has a reply`);
+    return reply;
+  }
+
+  /** What the kernel takes from a reply with an entry: one more lookup of its node. */
+  entry(reply: Reply): Entry {
+    if (reply.error !== 0) return { error: reply.error, nodeid: 0, ino: 0, size: 0 };
+    const nodeid = s.fuse_entry_out.nodeid.get(reply.view, 0);
+    const at = s.fuse_entry_out.structBytes;
+    const ino = s.fuse_attr.ino.get(reply.view, at);
+    if (nodeid !== 0) {
+      this.lookups.set(nodeid, (this.lookups.get(nodeid) ?? 0) + 1);
+      this.inodeNumbers.set(nodeid, ino);
+    }
+    return { error: 0, nodeid, ino, size: s.fuse_attr.size.get(reply.view, at) };
+  }
+
+  lookup(name: string, parent = 1): Entry {
+    return this.entry(this.call('LOOKUP', parent, names(name)));
+  }
+
+  /** Forgets all lookups of a node, or some. */
+  forget(nodeid: number, count = this.lookups.get(nodeid) ?? 0): void {
+    this.send('FORGET', nodeid, [pack(s.fuse_forget_in, { nlookup: count })]);
+    const left = (this.lookups.get(nodeid) ?? 0) - count;
+    if (left > 0) this.lookups.set(nodeid, left);
+    else this.lookups.delete(nodeid);
+  }
+
+  open(nodeid: number, flags: number): Opened {
+    const wasDetached = this.mount.nodes.isDetached(nodeid - 1);
+    const reply = this.call('OPEN', nodeid, pack(s.fuse_open_in, { flags }));
+    if (reply.error === 0) assert.ok(!wasDetached, 'a detached node was opened');
+    return this.opened(reply, nodeid, flags, 0);
+  }
+
+  /** What the kernel takes from an OPEN's or CREATE's reply, by its rules (fs/fuse/iomode.c, fs/fuse/passthrough.c). */
+  opened(reply: Reply, nodeid: number, flags: number, at: number): Opened {
+    const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY;
+    if (reply.error !== 0) return { error: reply.error, nodeid, fh: 0, openFlags: 0, backingId: 0, writing };
+    const openFlags = s.fuse_open_out.open_flags.get(reply.view, at);
+    const backingId = s.fuse_open_out.backing_id.get(reply.view, at);
+    const fh = s.fuse_open_out.fh.get(reply.view, at);
+    const opened = { error: 0, nodeid, fh, openFlags, backingId, writing };
+    const others = this.opens.get(nodeid) ?? [];
+    for (const other of others) {
+      assert.equal(openFlags, other.openFlags, 'opens of an inode are all passthrough, or none is');
+      assert.equal(backingId, other.backingId, 'an open inode has one backing id');
+    }
+    this.opens.set(nodeid, [...others, opened]);
+    const file = this.kernel.inodes.get(this.inodeNumbers.get(nodeid) ?? -1);
+    assert.ok(file !== undefined, 'what was opened exists');
+    if ((openFlags & FOPEN_PASSTHROUGH) !== 0) {
+      const backed = this.backing.ids.get(backingId);
+      assert.ok(backed !== undefined, 'the backing id of an open is registered');
+      assert.equal(backed.data.toString(), file.data.toString(), 'an open reads what the file holds');
+      if (writing || (flags & c.O_TRUNC) !== 0) assert.equal(backed, file, 'a writable open is backed by the file');
+    } else {
+      assert.notEqual(fh, 0, 'a relayed open has a handle');
+    }
+    return opened;
+  }
+
+  release(opened: Opened): void {
+    const reply = this.call('RELEASE', opened.nodeid, pack(s.fuse_release_in, { fh: opened.fh }));
+    assert.equal(reply.error, 0);
+    const left = (this.opens.get(opened.nodeid) ?? []).filter((other) => other !== opened);
+    if (left.length > 0) this.opens.set(opened.nodeid, left);
+    else this.opens.delete(opened.nodeid);
+  }
+
+  /** Whether reads of an open go to a clone. */
+  isShared(opened: Opened): boolean {
+    return this.backing.ids.get(opened.backingId)?.clone === true;
+  }
+
+  /** What the kernel would read through an open. */
+  content(opened: Opened): string {
+    return this.backing.ids.get(opened.backingId)?.data.toString() ?? '';
+  }
+
+  setSize(nodeid: number, size: number): Reply {
+    return this.call('SETATTR', nodeid, pack(s.fuse_setattr_in, { valid: 8, size }));
+  }
+
+  /** Lets time pass, so that what was just written counts as settled. */
+  settle(): void {
+    this.kernel.nowMs += 10_000;
+  }
+
+  /** Invariants 1 to 3 of routes.ts, over everything that is open now. */
+  checkOpens(): void {
+    assert.deepEqual(this.kernel.violations, []);
+    assert.deepEqual(this.bugs, []);
+    for (const [nodeid, opens] of this.opens) {
+      const row = this.mount.nodes.openRow(nodeid - 1);
+      assert.ok(row >= 0, 'an open node has a row');
+      const [first] = opens;
+      assert.ok(first !== undefined);
+      if (!this.isShared(first)) continue;
+      assert.ok(opens.every((open) => !open.writing), 'a file open for writing is not on the shared route');
+    }
+    assert.equal(this.mount.opens.inodes, this.opens.size);
+  }
+
+  /** Closes and forgets everything as an unmount does, and finds nothing left. */
+  end(): void {
+    for (const opens of [...this.opens.values()]) for (const open of opens) this.release(open);
+    assert.equal(this.backing.ids.size, 0, 'no backing id is left after the last RELEASE');
+    assert.equal(this.mappings.users, 0);
+    for (const nodeid of [...this.lookups.keys()]) this.forget(nodeid);
+    assert.equal(this.mount.nodes.count, 1, 'only the root is left');
+    assert.equal(this.mount.nodes.detachedCount, 0);
+    assert.equal(this.mount.descriptors.pinnedCount, 0, 'nothing is pinned any more');
+    assert.equal(this.mount.opens.inodes, 0);
+    assert.equal(this.mount.opens.descriptors, 0);
+    this.mount.descriptors.closeAll();
+    assert.deepEqual([...this.kernel.descriptors.keys()], [], 'no descriptor is left');
+    assert.deepEqual(this.kernel.violations, []);
+    assert.deepEqual(this.bugs, []);
+  }
+}
+
+export function makeMounted(options: { readonly share?: boolean; readonly entrySeconds?: number } = {}): Mounted {
+  return new Mounted({ share: options.share ?? true, entrySeconds: options.entrySeconds ?? 0 });
+}

@@ -1,0 +1,338 @@
+/** The session over a fake device: what it accepts, how often it answers, and that nothing a device says makes it throw. */
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { EAGAIN, EBADF, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, EPERM } from '../../src/base/errno.ts';
+import { requiredFlags, wantedFlags } from '../../src/fuse/server/init.ts';
+import { type Finish, type Handlers, type Outcome, PAYLOAD, type Request, Session } from '../../src/fuse/server/session.ts';
+import { initFlagBits } from '../../src/fuse/wire/constants.ts';
+import { type OperationName, operations } from '../../src/fuse/wire/operations.ts';
+import * as s from '../../src/fuse/wire/structs.ts';
+import { Arena, FakeDevice, message, names, pack, request } from './device.ts';
+
+type Handler = (request: Request) => Outcome;
+
+function isHandled(name: string): name is keyof Handlers {
+  return name in operations && !['INIT', 'DESTROY', 'INTERRUPT'].includes(name);
+}
+
+/** Handlers that all do the same. */
+function all(handler: Handler): Handlers {
+  const made: Partial<Record<keyof Handlers, Handler>> = {};
+  for (const name of Object.keys(operations)) if (isHandled(name)) made[name] = handler;
+  return made as Record<keyof Handlers, Handler>;
+}
+
+function makeSession(handler: Handler = () => 0) {
+  const arena = new Arena(1 << 17);
+  const device = new FakeDevice();
+  const bugs: [OperationName, unknown][] = [];
+  const output = arena.allocate(16_384);
+  const session = new Session({
+    device,
+    input: arena.allocate(65_536),
+    output,
+    handlers: all(handler),
+    onBug: (operation, error) => bugs.push([operation, error]),
+  });
+  return { device, session, bugs, output };
+}
+
+const low = (flags: readonly (keyof typeof initFlagBits)[]): number =>
+  flags.reduce((sum, flag) => sum + (initFlagBits[flag] < 32 ? 2 ** initFlagBits[flag] : 0), 0);
+const high = (flags: readonly (keyof typeof initFlagBits)[]): number =>
+  flags.reduce((sum, flag) => sum + (initFlagBits[flag] >= 32 ? 2 ** (initFlagBits[flag] - 32) : 0), 0);
+
+const everyFlag = Object.keys(initFlagBits).filter((name): name is keyof typeof initFlagBits => name in initFlagBits);
+
+function init(minor: number, flags: number, flags2: number, major = 7): Uint8Array {
+  return request('INIT', { unique: 1, nodeid: 0 }, pack(s.fuse_init_in, { major, minor, max_readahead: 131072, flags, flags2 }));
+}
+
+/** What a handler needs to be called at all: names and the fixed arguments of an operation. */
+function wellFormed(operation: OperationName, unique: number): Uint8Array {
+  const row = operations[operation];
+  const texts = ['name', 'second'].slice(0, row.names);
+  return request(operation, { unique }, new Uint8Array(row.argumentBytes), names(...texts));
+}
+
+for (const minor of [45, 41, 40, 46]) {
+  test(`INIT of 7.${minor} is taken, and nothing is asked for that was not offered`, async () => {
+    const { device, session } = makeSession();
+    // Every bit that exists, and some that don't yet.
+    device.queue.push(init(minor, 0xffff_ffff, 0xffff_ffff));
+    session.drain();
+    const ready = await session.ready;
+    assert.ok(ready.ok);
+    assert.deepEqual(ready.value.missing, []);
+    assert.equal(ready.value.minor, minor);
+    const [reply] = device.take();
+    assert.ok(reply !== undefined);
+    assert.equal(reply.error, 0);
+    assert.equal(reply.payload.length, s.fuse_init_out.structBytes);
+    const wanted = [...requiredFlags, ...wantedFlags];
+    assert.equal(s.fuse_init_out.flags.get(reply.view, 0), low(wanted), 'unknown flags are not echoed');
+    assert.equal(s.fuse_init_out.flags2.get(reply.view, 0), high(wanted));
+    assert.equal(s.fuse_init_out.max_stack_depth.get(reply.view, 0), 1);
+    assert.equal(s.fuse_init_out.max_readahead.get(reply.view, 0), 131072);
+    assert.equal(s.fuse_init_out.max_write.get(reply.view, 0), 1 << 20);
+  });
+}
+
+test('a flag that is only wanted may be missing, and is reported', async () => {
+  const { device, session } = makeSession();
+  device.queue.push(init(45, low(requiredFlags), high(requiredFlags)));
+  session.drain();
+  const ready = await session.ready;
+  assert.ok(ready.ok);
+  assert.deepEqual(ready.value.missing, wantedFlags);
+  const [reply] = device.take();
+  assert.ok(reply !== undefined);
+  assert.equal(s.fuse_init_out.flags.get(reply.view, 0), low(requiredFlags));
+});
+
+test('a kernel that is too old or lacks a required flag is refused with the reason', async () => {
+  const refusals: [Uint8Array, RegExp][] = [
+    [init(39, 0xffff_ffff, 0xffff_ffff), /FUSE 7\.39; passthrough needs 7\.40, Linux 6\.9/],
+    [init(45, 0xffff_ffff, 0xffff_ffff, 8), /FUSE 8\.45/],
+    [request('INIT', { unique: 1 }, pack(s.fuse_init_in, { major: 7, minor: 45 }).subarray(0, 16)), /FUSE_INIT_EXT, FUSE_PASSTHROUGH/],
+  ];
+  for (const flag of requiredFlags) {
+    const offered = everyFlag.filter((name) => name !== flag);
+    refusals.push([init(45, low(offered), high(offered)), new RegExp(`doesn't offer .*${flag}`)]);
+  }
+  for (const [bytes, why] of refusals) {
+    const { device, session } = makeSession();
+    device.queue.push(bytes, wellFormed('STATFS', 2));
+    session.drain();
+    const ready = await session.ready;
+    assert.ok(!ready.ok);
+    assert.match(ready.why, why);
+    assert.match((await session.ended) ?? '', why);
+    assert.deepEqual(device.take().map(({ unique, error }) => [unique, error]), [[1, -EIO]]);
+  }
+});
+
+test('each operation that wants a reply gets exactly one, and the others none', () => {
+  const { device, session } = makeSession(() => 8);
+  let unique = 10;
+  for (const name of Object.keys(operations)) {
+    if (!isHandled(name) && name !== 'DESTROY' && name !== 'INTERRUPT') continue;
+    unique += 2;
+    device.queue.push(wellFormed(name, unique));
+    session.drain();
+    const replies = device.take();
+    assert.equal(replies.length, operations[name].replies ? 1 : 0, name);
+    for (const reply of replies) {
+      assert.equal(reply.unique, unique);
+      assert.equal(reply.error, 0);
+      assert.equal(reply.payload.length, name === 'DESTROY' ? 0 : 8);
+    }
+    assert.equal(session.requests[operations[name].opcode], 1);
+  }
+  assert.ok(!['FORGET', 'BATCH_FORGET', 'INTERRUPT'].some((name) => isHandled(name) && operations[name].replies));
+});
+
+test('a unique with all its 64 bits comes back as it was', () => {
+  const { device, session } = makeSession();
+  const bytes = wellFormed('STATFS', 0);
+  const unique = 0x8123_4567_89ab_cdefn;
+  new DataView(bytes.buffer, bytes.byteOffset).setBigUint64(8, unique, true);
+  const seen: bigint[] = [];
+  const write = device.write.bind(device);
+  device.write = (memory, length) => {
+    seen.push(memory.view.getBigUint64(8, true));
+    return write(memory, length);
+  };
+  device.queue.push(bytes);
+  session.drain();
+  assert.deepEqual(seen, [unique]);
+});
+
+test('an opcode without a row is answered with ENOSYS', () => {
+  const { device, session } = makeSession();
+  for (const opcode of [0, 25, 34, 37, 40, 49, 54, 4096, 0xffff_ffff]) device.queue.push(message(opcode, { unique: opcode + 1 }));
+  session.drain();
+  const replies = device.take();
+  assert.equal(replies.length, 9);
+  assert.ok(replies.every((reply) => reply.error === -ENOSYS));
+  assert.equal(session.unknown, 9);
+});
+
+test('a request that is shorter than its operation says, or lacks a NUL, is answered with EINVAL', () => {
+  let called = 0;
+  const { device, session } = makeSession(() => {
+    called++;
+    return 0;
+  });
+  for (const name of Object.keys(operations)) {
+    if (!isHandled(name)) continue;
+    const row = operations[name];
+    const whole = row.argumentBytes + row.names;
+    if (whole === 0) continue;
+    const shorts = [new Uint8Array(whole - 1).fill(0)];
+    if (row.names > 0) shorts.push(Buffer.concat([new Uint8Array(row.argumentBytes), Buffer.from('no end')]));
+    if (row.names === 2) shorts.push(Buffer.concat([new Uint8Array(row.argumentBytes), Buffer.from('a\0no end')]));
+    for (const short of shorts) {
+      device.queue.push(request(name, { unique: 5 }, short));
+      session.drain();
+      const replies = device.take();
+      assert.equal(replies.length, row.replies ? 1 : 0, name);
+      assert.ok(replies.every((reply) => reply.error === -EINVAL), name);
+    }
+  }
+  assert.equal(called, 0);
+});
+
+test('a request whose length is not what it says ends the session with a reason', async () => {
+  for (const bytes of [wellFormed('STATFS', 1).subarray(0, 39), Buffer.concat([wellFormed('STATFS', 1), Buffer.alloc(1)])]) {
+    const { device, session } = makeSession();
+    device.queue.push(bytes, wellFormed('STATFS', 2));
+    session.drain();
+    assert.match((await session.ended) ?? '', /the kernel sent a request of \d+ bytes that says it has/);
+    assert.equal(device.take().length, 0);
+    assert.equal(device.queue.length, 1, 'nothing is read any more');
+  }
+});
+
+test('a handler that throws is a bug of ours: its caller gets EIO, and the next request is served', () => {
+  const { device, session, bugs } = makeSession(({ operation }) => {
+    if (operation === 'LOOKUP') throw new Error('broken');
+    return 0;
+  });
+  device.queue.push(wellFormed('LOOKUP', 1), wellFormed('STATFS', 2));
+  session.drain();
+  assert.deepEqual(device.take().map(({ unique, error }) => [unique, error]), [[1, -EIO], [2, 0]]);
+  assert.equal(session.bugs, 1);
+  assert.equal(session.failures[operations.LOOKUP.opcode], 1);
+  assert.equal(bugs[0]?.[0], 'LOOKUP');
+});
+
+test('handlers that wait are answered later, in the order in which they finish', async () => {
+  const waiting = new Map<number, (finish: Finish) => void>();
+  const { device, session, output } = makeSession(({ nodeid }) => new Promise((resolve) => waiting.set(nodeid, resolve)));
+  for (const nodeid of [1, 2, 3]) device.queue.push(request('STATFS', { unique: 100 + nodeid, nodeid }));
+  session.drain();
+  assert.equal(session.waiting, 3);
+  assert.equal(device.take().length, 0);
+  for (const nodeid of [3, 1, 2]) {
+    waiting.get(nodeid)?.(() => {
+      output.view.setUint32(PAYLOAD, nodeid, true);
+      return 4;
+    });
+  }
+  await new Promise(setImmediate);
+  const replies = device.take();
+  assert.deepEqual(replies.map(({ unique, view }) => [unique, view.getUint32(0, true)]), [[103, 3], [101, 1], [102, 2]]);
+  assert.equal(session.waiting, 0);
+});
+
+test('a promise that rejects, and a finish that throws, are bugs of ours with one reply each', async () => {
+  const { device, session } = makeSession(async ({ operation }) => {
+    if (operation === 'FSYNC') throw new Error('rejected');
+    return () => {
+      throw new Error('thrown');
+    };
+  });
+  device.queue.push(wellFormed('FSYNC', 1), wellFormed('STATFS', 2));
+  session.drain();
+  await new Promise(setImmediate);
+  assert.deepEqual(device.take().map(({ unique, error }) => [unique, error]).sort(), [[1, -EIO], [2, -EIO]]);
+  assert.equal(session.bugs, 2);
+});
+
+test('an unmount ends the session without a reason', async () => {
+  const { device, session } = makeSession();
+  device.queue.push(-ENODEV, wellFormed('STATFS', 1));
+  session.drain();
+  assert.equal(await session.ended, undefined);
+  const ready = await session.ready;
+  assert.equal(ready.ok, false);
+  session.drain();
+  assert.equal(device.reads, 1);
+});
+
+test('the session ends only when nothing waits any more', async () => {
+  let finish: (finish: Finish) => void = () => {};
+  const { device, session } = makeSession(() => new Promise((resolve) => {
+    finish = resolve;
+  }));
+  device.queue.push(wellFormed('FSYNC', 1), -ENODEV);
+  session.drain();
+  let ended = false;
+  void session.ended.then(() => {
+    ended = true;
+  });
+  await new Promise(setImmediate);
+  assert.equal(ended, false, 'what the request uses must not be released under it');
+  device.writeErrors.push(-ENODEV);
+  finish(() => 0);
+  await new Promise(setImmediate);
+  assert.equal(ended, true);
+});
+
+test('any other error of the device ends the session with a reason', async () => {
+  const reading = makeSession();
+  reading.device.queue.push(-EPERM);
+  reading.session.drain();
+  assert.match((await reading.session.ended) ?? '', /reading \/dev\/fuse failed: EPERM/);
+  const writing = makeSession();
+  writing.device.writeErrors.push(-EBADF);
+  writing.device.queue.push(wellFormed('STATFS', 1));
+  writing.session.drain();
+  assert.match((await writing.session.ended) ?? '', /answering on \/dev\/fuse failed: EBADF/);
+});
+
+test('a read that was interrupted or whose request was taken back is tried again; EAGAIN ends the turn', () => {
+  const { device, session } = makeSession();
+  device.queue.push(-EINTR, -ENOENT, wellFormed('STATFS', 1), -EAGAIN, wellFormed('STATFS', 2));
+  session.drain();
+  assert.deepEqual(device.take().map(({ unique }) => unique), [1]);
+  session.drain();
+  assert.deepEqual(device.take().map(({ unique }) => unique), [2]);
+});
+
+test('a reply that nobody waits for any more is no error', () => {
+  const { device, session } = makeSession();
+  device.writeErrors.push(-ENOENT);
+  device.queue.push(wellFormed('STATFS', 1), wellFormed('STATFS', 2));
+  session.drain();
+  assert.deepEqual(device.take().map(({ unique }) => unique), [2]);
+});
+
+test('a turn serves a bounded number of requests, and the next turn goes on', () => {
+  const { device, session } = makeSession();
+  for (let unique = 1; unique <= 300; unique++) device.queue.push(wellFormed('STATFS', unique));
+  session.drain();
+  const first = device.take().length;
+  assert.ok(first >= 32 && first < 300, `${first} in one turn`);
+  for (let turn = 0; turn < 20; turn++) session.drain();
+  assert.equal(first + device.take().length, 300);
+});
+
+test('random bytes as requests never throw, and get one reply at the most', () => {
+  const opcode = fc.oneof(fc.integer({ min: 0, max: 60 }), fc.constant(0xffff_ffff));
+  fc.assert(
+    fc.property(opcode, fc.uint8Array({ maxLength: 300 }), fc.boolean(), (code, bytes, honest) => {
+      const { device, session } = makeSession(({ at, data, end }) => {
+        assert.ok(at <= data && data <= end, 'a handler sees offsets in order');
+        return 0;
+      });
+      const sent = honest ? message(code, { unique: 9 }, bytes) : bytes;
+      device.queue.push(sent);
+      session.drain();
+      const replies = device.take();
+      assert.ok(replies.length <= 1);
+      if (honest && !['FORGET', 'BATCH_FORGET', 'INTERRUPT'].some((name) => isOpcode(name, code))) {
+        assert.equal(replies.length, 1);
+      }
+      assert.equal(session.bugs, 0);
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+function isOpcode(name: string, opcode: number): boolean {
+  return Object.entries(operations).some(([known, row]) => known === name && row.opcode === opcode);
+}

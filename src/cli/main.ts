@@ -6,6 +6,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { UserError } from '../base/errno.ts';
+import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { installCommand } from './install.ts';
 import { mountCommand } from './mount.ts';
@@ -13,7 +14,7 @@ import { version } from './package.ts';
 import { statusCommand } from './status.ts';
 import { umountCommand } from './umount.ts';
 
-const commands = [mountCommand(), umountCommand(), statusCommand(), doctorCommand(), installCommand()];
+const commands = [mountCommand(), umountCommand(), statusCommand(), doctorCommand(), demoCommand(), installCommand()];
 
 const program = new Command('sharedext')
   .description('One page cache for reflinked files, on an unmodified Linux kernel.')

@@ -154,7 +154,9 @@ async function printTable(reports: readonly MountReport[]): Promise<void> {
 }
 
 function counted(counts: Readonly<Record<string, number>>): string {
-  const sorted = Object.entries(counts).sort(([, one], [, other]) => other - one);
+  const sorted = Object.entries(counts)
+    .filter(([, count]) => count > 0)
+    .sort(([, one], [, other]) => other - one);
   return sorted.length === 0 ? 'none' : sorted.map(([name, count]) => `${name} ${count}`).join(', ');
 }
 

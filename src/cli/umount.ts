@@ -37,6 +37,7 @@ function identityIn(status: unknown): Identity | undefined {
 async function run(path: string, flags: { readonly lazy?: true }): Promise<void> {
   requireRoot(`unmount ${path}`);
   const { askDaemon } = await import('../daemon/control.ts');
+  const { removeLeftovers } = await import('../daemon/runtime.ts');
   const { usersOf } = await import('../daemon/users.ts');
   const { findMount } = await import('./mountpath.ts');
   const { umount2 } = await import('../sys/libc.ts');
@@ -53,6 +54,7 @@ async function run(path: string, flags: { readonly lazy?: true }): Promise<void>
     );
   }
   if (result < 0) throw new UserError(`Cannot unmount ${mountpoint}: ${errnoText(result)}`);
+  if (answer.state === 'dead') removeLeftovers(minor);
   if (flags.lazy !== true && daemon !== undefined) await waitForEnd(daemon, mountpoint);
 }
 

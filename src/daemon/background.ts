@@ -8,9 +8,9 @@
  */
 
 import { spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { UserError } from '../base/errno.ts';
-import { logPath, makeRuntimeDirectory, startLogPath } from './runtime.ts';
+import { logPath, makeRuntimeDirectory, removeEmptyLog, startLogPath } from './runtime.ts';
 
 const READY_FD = 3;
 
@@ -75,8 +75,11 @@ function parseOutcome(line: string): Outcome | undefined {
 
 /** The child's side: undefined for a process that was not started by `startInBackground`. */
 export interface Starter {
-  /** Says how it went; to be called once. Where it went well, nothing of the starter's surroundings is held from here on. */
-  report(outcome: Outcome): void;
+  /**
+   * Says how it went; to be called once. Where it went well, nothing of the starter's surroundings is held from here on.
+   * Returns false when nobody listens any more: the starter was killed, and nobody knows of the mount.
+   */
+  report(outcome: Outcome): boolean;
   /** Takes the log away if nothing is in it. */
   end(): void;
 }
@@ -94,11 +97,17 @@ export function starterOf(environment: NodeJS.ProcessEnv): Starter | undefined {
         log = named;
         process.chdir('/');
       }
-      writeSync(fd, `${JSON.stringify(outcome)}\n`);
-      closeSync(fd);
+      try {
+        writeSync(fd, `${JSON.stringify(outcome)}\n`);
+        return true;
+      } catch {
+        return false;
+      } finally {
+        closeSync(fd);
+      }
     },
     end() {
-      if (statSync(log, { throwIfNoEntry: false })?.size === 0) rmSync(log, { force: true });
+      removeEmptyLog(log);
     },
   };
 }

@@ -40,11 +40,15 @@ function answerTo(line: string, commands: Commands): unknown {
 /** Answers one request per turn of the event loop, so that the mount goes on being served, and no faster than is read. */
 function serveClient(client: Socket, commands: Commands): void {
   let pending = '';
+  let ended = false;
+  let answering = false;
   const next = (): void => {
     if (client.destroyed) return;
     const end = pending.indexOf('\n');
-    if (end < 0) {
-      if (pending.length > MAX_REQUEST) client.destroy();
+    answering = end >= 0;
+    if (!answering) {
+      if (ended) client.end();
+      else if (pending.length > MAX_REQUEST) client.destroy();
       else client.resume();
       return;
     }
@@ -60,7 +64,12 @@ function serveClient(client: Socket, commands: Commands): void {
   client.on('data', (text: string) => {
     client.pause();
     pending += text;
-    next();
+    if (!answering) next();
+  });
+  // A client that has said all it has to say still wants its answers.
+  client.on('end', () => {
+    ended = true;
+    if (!answering) next();
   });
 }
 
@@ -71,7 +80,7 @@ export async function openControlSocket(minor: number, commands: Commands): Prom
   // A daemon that was killed leaves its socket, and the kernel gives minors again.
   rmSync(path, { force: true });
   const clients = new Set<Socket>();
-  const server = createServer((client) => {
+  const server = createServer({ allowHalfOpen: true }, (client) => {
     clients.add(client);
     client.on('close', () => clients.delete(client));
     serveClient(client, commands);

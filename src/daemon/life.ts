@@ -1,10 +1,10 @@
 /**
  * The life of one daemon process: mounts, opens its control socket, says that it is ready, serves, and ends with its mount.
  * The first SIGINT or SIGTERM unmounts; a mount that is in use is detached then, and the process ends when its last user
- * does. The second one exits at once.
+ * does. The second one exits at once: the mount's last users get errors, and the next mount empties the store.
  */
 
-import { UserError } from '../base/errno.ts';
+import { errnoText, UserError } from '../base/errno.ts';
 import { tracer } from '../fuse/server/trace.ts';
 import { notifyServiceManager } from '../sys/notify.ts';
 import { starterOf } from './background.ts';
@@ -32,15 +32,20 @@ export async function live(given: LifeOptions): Promise<number> {
   const { log } = given;
   const starter = starterOf(process.env);
   let server: Server | undefined;
+  let control: ControlSocket | undefined;
   let signals = 0;
   const onSignal = (): void => {
-    if (++signals > 1) process.exit(1);
+    if (++signals > 1) {
+      control?.close();
+      process.exit(1);
+    }
     if (server !== undefined) void unmount(server, log);
   };
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
-  // The terminal that a daemon was started from may go away.
+  // The terminal that a daemon was started from may go away, and so may whoever reads what is printed.
   process.on('SIGHUP', starter === undefined ? onSignal : () => {});
+  process.stderr.on('error', () => {});
 
   const startedMs = Date.now();
   try {
@@ -56,11 +61,11 @@ export async function live(given: LifeOptions): Promise<number> {
     starter.report({ ok: false, error: error.message });
     return 1;
   }
-  const control = await openControl(server, given.version, startedMs, log);
-  starter?.report({ ok: true, minor: server.minor });
+  control = await openControl(server, given.version, startedMs, log);
+  const wanted = starter?.report({ ok: true, minor: server.minor }) ?? true;
   notifyServiceManager('READY=1');
-  // A signal that came before there was anything to unmount.
-  if (signals > 0) void unmount(server, log);
+  // A signal may have come before there was anything to unmount.
+  if (signals > 0 || !wanted) void unmount(server, log);
 
   const why = await server.ended;
   notifyServiceManager('STOPPING=1');
@@ -73,7 +78,7 @@ export async function live(given: LifeOptions): Promise<number> {
 async function unmount(server: Server, log: (line: string) => void): Promise<void> {
   const result = await server.unmount();
   if (result < 0) {
-    log(`Cannot unmount ${server.mountpoint}: errno ${-result}`);
+    log(`Cannot unmount ${server.mountpoint}: ${errnoText(result)}`);
     return;
   }
   const timer = setTimeout(

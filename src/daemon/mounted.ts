@@ -4,10 +4,14 @@ import { existsSync } from 'node:fs';
 import { type MountEntry, mounts } from '../sys/mounts.ts';
 import { socketPath } from './runtime.ts';
 
-/** A mount with the option `nosubtype` looks like any other FUSE mount, but for its control socket. */
-function isOurs(entry: MountEntry): boolean {
-  if (entry.type === 'fuse.sharedext') return true;
-  return entry.type === 'fuse' && entry.major === 0 && existsSync(socketPath(entry.minor));
+/**
+ * A mount with the option `nosubtype` looks like any other FUSE mount, but for its control socket. A socket that a killed
+ * daemon left may have the minor of somebody else's mount by now: ours have a path as their source, and these options.
+ */
+function isOurs({ type, minor, source, superOptions }: MountEntry): boolean {
+  if (type === 'fuse.sharedext') return true;
+  if (type !== 'fuse' || !source.startsWith('/')) return false;
+  return superOptions.includes('default_permissions,allow_other') && existsSync(socketPath(minor));
 }
 
 /** All places where our mounts are to be seen, in the order of mounting: a bind mount of one is one more. */

@@ -7,7 +7,7 @@
  *     /run/sharedext/p912.log   the same, from the start by process 912 until the mount is there
  */
 
-import { chmodSync, mkdirSync } from 'node:fs';
+import { chmodSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { UserError } from '../base/errno.ts';
 
 const RUNTIME_DIRECTORY = '/run/sharedext';
@@ -29,6 +29,17 @@ export function socketPath(minor: number): string {
 
 export function logPath(minor: number): string {
   return `${RUNTIME_DIRECTORY}/${minor}.log`;
+}
+
+/** Takes a log away if nothing is in it. */
+export function removeEmptyLog(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.size === 0) rmSync(path, { force: true });
+}
+
+/** Takes away what a daemon that was killed left, but for what its log says. */
+export function removeLeftovers(minor: number): void {
+  rmSync(socketPath(minor), { force: true });
+  removeEmptyLog(logPath(minor));
 }
 
 /** The log of a daemon that hasn't mounted yet, by the process that starts it. */

@@ -11,7 +11,7 @@ function byOperation(counts: Float64Array): Record<string, number> {
   const named: Record<string, number> = {};
   counts.forEach((count, opcode) => {
     const name = operationOf(opcode);
-    if (name !== undefined && count > 0) named[name] = count;
+    if (name !== undefined) named[name] = count;
   });
   return named;
 }

@@ -10,7 +10,7 @@
  */
 
 import { spawn } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -108,6 +108,7 @@ async function startDaemon(
     }
     if (over || performance.now() > deadline) {
       child.kill('SIGKILL');
+      await run('umount', ['--lazy', mountpoint]).catch(() => '');
       throw new UserError(`Cannot mount ${source}: ${said.trim().split('\n').at(-1) || 'the daemon does not answer'}`);
     }
     if (minor < 0) await pause(10);
@@ -124,7 +125,8 @@ async function startDaemon(
     pid: child.pid ?? -1,
     async requests() {
       const answer = await askDaemon(minor, 'status', ANSWER_TIMEOUT_MS);
-      if (answer.state !== 'answered') throw new UserError(`Cannot ask the daemon of ${mountpoint}: it is ${answer.state}`);
+      if (answer.state !== 'answered')
+        throw new UserError(`Cannot ask the daemon of ${mountpoint}: it is ${answer.state}`);
       return requestsIn(answer.value);
     },
     end() {
@@ -153,15 +155,13 @@ export async function makeStage(
   const source = join(folder, 'source');
   const mountpoint = join(folder, 'mount');
   const image = join(folder, 'image');
+  // By rmdir, never recursively: that could run into a filesystem that is still mounted.
   steps.push(() => {
-    // Only what was made here: a recursive removal could run into a filesystem that failed to unmount.
     rmSync(image, { force: true });
-    for (const name of [mountpoint, source, folder]) rmSync(name, { recursive: name === folder, force: true });
+    for (const name of [mountpoint, source, folder]) if (existsSync(name)) rmdirSync(name);
   });
   try {
-    steps.pop();
     chmodSync(folder, 0o700);
-    steps.push(() => removeFolder(folder, [source, mountpoint]));
     for (const name of [source, mountpoint]) mkdirSync(name);
     writeFileSync(image, '');
     truncateSync(image, imageBytes);

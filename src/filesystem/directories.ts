@@ -177,9 +177,10 @@ function putOne(
     m.output.bytes.fill(0, out, dirent);
     if (!dots) {
       const found = identify(m, fd, address + nameAt, false);
-      if (found === -ENOENT) return 0;
+      const name = bytes.subarray(nameAt, nameAt + nameLength);
+      // One that can't be looked at is a name only, but a name that may be the store's is none.
+      if (found === -ENOENT || (found < 0 && isStoreName(name))) return 0;
       if (found >= 0) {
-        const name = bytes.subarray(nameAt, nameAt + nameLength);
         if (isHidden(m, SCRATCH.handle, name)) return 0;
         const child = internIdentified(m, slot, fd, address + nameAt, name);
         // Without a node the entry is a name only, and the kernel looks it up when it is used.
@@ -194,7 +195,7 @@ function putOne(
   } else if (nameLength === STORE_NAME.length) {
     const name = bytes.subarray(nameAt, nameAt + nameLength);
     const found = identify(m, fd, address + nameAt, false);
-    if (found >= 0 && isHidden(m, SCRATCH.handle, name)) return 0;
+    if (found < 0 ? isStoreName(name) : isHidden(m, SCRATCH.handle, name)) return 0;
   }
   const folded = foldInode(inode, subvolume, m.ownSubvolume);
   const target = m.output;
@@ -208,4 +209,8 @@ function putOne(
   target.bytes.fill(0, dirent + padded - 8, dirent + padded);
   target.bytes.set(bytes.subarray(nameAt, nameAt + nameLength), dirent + fuse_dirent.structBytes);
   return dirent + padded - out;
+}
+
+function isStoreName(name: Uint8Array): boolean {
+  return name.length === STORE_NAME.length && Buffer.from(name).toString('latin1') === STORE_NAME;
 }

@@ -50,7 +50,7 @@ export interface SharedFile {
 
 export interface StoreOptions {
   readonly calls: k.StoreCalls;
-  readonly reader: ExtentReader;
+  readonly reader: Pick<ExtentReader, 'identify' | 'anyUnshared'>;
   readonly filesystem: 'btrfs' | 'xfs';
   /** Registers a backing file: its id, or a negated errno. */
   readonly backing: { open(fd: number): number; close(backingId: number): number };

@@ -2,10 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { after, afterEach, test } from 'node:test';
+import { packageRoot } from '../../src/cli/package.ts';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { makeLoopFilesystem } from '../support/loopfs.ts';
 import { daemonsOf, directory, mountAt, PROGRAM, run, sharedext, until, untilGone } from './command.ts';
@@ -14,6 +15,11 @@ const btrfs = makeLoopFilesystem('btrfs');
 const source = directory(btrfs.dir, 'source');
 const mountpoint = directory(btrfs.folder, 'mountpoint');
 writeFileSync(join(source, 'file'), 'content');
+
+// A test that failed half-way must not take the others with it.
+afterEach(async () => {
+  while (mountAt(mountpoint) !== undefined) await run('umount', ['--lazy', mountpoint]);
+});
 
 after(async () => {
   btrfs.dispose();
@@ -122,12 +128,12 @@ test('a second signal ends the daemon of a mount in use at once', async () => {
   await until('it says so', () => stderr().includes('still in use'));
   process.kill(pid, 'SIGTERM');
   assert.equal(await end, 1);
+  assert.ok(!existsSync(`/run/sharedext/${minor}.sock`));
   user.kill('SIGKILL');
-  // What it left is taken over by the next mount.
+  // The store that it left is taken over by the next mount.
   const next = await mount();
   assert.equal((await sharedext('umount', mountpoint)).status, 0);
   await untilGone(mountpoint, source, next);
-  rmSync(`/run/sharedext/${minor}.sock`, { force: true });
 });
 
 test('umount of a mount in use names who uses it, and detaches it when asked to', async () => {
@@ -184,7 +190,16 @@ test('status tells people and programs the same', async () => {
   assert.equal(status.nodes.count, 2);
   assert.equal(status.requests.INIT, 1);
   assert.equal(status.requests.OPEN, 1);
+  assert.equal(status.requests.READ, 0);
   assert.equal(status.bugs, 0);
+  const documented = readFileSync(join(packageRoot, 'docs/status.md'), 'utf8');
+  const { options: _options, reasons: _reasons, requests: _requests, failures: _failures, ...fields } = status;
+  for (const [name, value] of Object.entries(fields)) {
+    const parts = typeof value === 'object' && value !== null && !Array.isArray(value) ? Object.keys(value) : [];
+    for (const field of [name, ...parts.map((part) => `${name}.${part}`)]) {
+      assert.ok(documented.includes(`\`${field}\``), `docs/status.md describes ${field}`);
+    }
+  }
   const table = (await sharedext('status')).stdout;
   assert.ok(table.includes(mountpoint) && table.includes(source) && table.includes(String(status.pid)), table);
   assert.match((await sharedext('status', mountpoint)).stdout, /requests .*OPEN 1/);
@@ -205,8 +220,7 @@ test('a dead mount is listed, refused as a mountpoint, and what to do is said', 
   assert.equal(again.status, 1);
   assert.match(again.stderr, /Transport endpoint is not connected\), try "umount -l/);
   assert.equal((await sharedext('umount', '-l', mountpoint)).status, 0);
-  rmSync(`/run/sharedext/${minor}.sock`, { force: true });
-  rmSync(`/run/sharedext/${minor}.log`, { force: true });
+  for (const kind of ['sock', 'log']) assert.ok(!existsSync(`/run/sharedext/${minor}.${kind}`), kind);
   // The next mount empties the store of the one that was killed.
   const next = await mount();
   assert.equal((await sharedext('umount', mountpoint)).status, 0);
@@ -251,6 +265,27 @@ test('-d prints requests and replies', async () => {
   assert.match(stderr(), /^> \d+ LOOKUP n1 "file" uid 0$/m);
   assert.match(stderr(), /^< \d+ LOOKUP \d+ bytes$/m);
   await untilGone(mountpoint, source, minor);
+});
+
+test('a daemon whose messages nobody reads any more goes on serving', async () => {
+  const { child, minor, pid } = await mountInForeground('-d');
+  const end = endOf(child);
+  child.stderr?.destroy();
+  for (let attempt = 0; attempt < 3; attempt++) assert.equal(await cat(join(mountpoint, 'file')), 'content');
+  process.kill(pid, 'SIGTERM');
+  assert.equal(await end, 0);
+  await untilGone(mountpoint, source, minor);
+});
+
+test('a daemon whose starter was killed takes its mount down again', async () => {
+  const starter = spawn(process.execPath, [PROGRAM, 'mount', source, mountpoint], { stdio: 'ignore' });
+  const end = endOf(starter);
+  await until('the daemon is there', () => daemonsOf(mountpoint).length === 2);
+  starter.kill('SIGKILL');
+  assert.equal(await end, null);
+  await until('the daemon has ended', () => daemonsOf(mountpoint).length === 0);
+  assert.equal(mountAt(mountpoint), undefined);
+  assert.ok(!existsSync(join(source, '.sharedext')));
 });
 
 test('a service manager is told when the mount is ready and when it ends', async () => {

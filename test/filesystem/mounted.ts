@@ -5,8 +5,8 @@
 
 import assert from 'node:assert/strict';
 import { memoryAt } from '../../src/base/memory.ts';
-import { NodeDescriptors } from '../../src/filesystem/descriptors.ts';
 import * as c from '../../src/filesystem/constants.ts';
+import { NodeDescriptors } from '../../src/filesystem/descriptors.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
 import { type Mount, SCRATCH } from '../../src/filesystem/mount.ts';
 import { NodeTable, nodeTableBytes } from '../../src/filesystem/nodes.ts';
@@ -17,10 +17,11 @@ import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import type { OperationName } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { Arena, FakeDevice, names, pack, type Reply, request } from '../fuse/device.ts';
-import { FakeBacking, FakeKernel, fakeCalls, type Inode, MOUNT_FD } from './fake.ts';
+import { FakeBacking, FakeKernel, type Inode, MOUNT_FD } from './fake.ts';
+import { fakeCalls } from './fakecalls.ts';
 import { FakeMappings } from './fakestore.ts';
 
-const CAPACITY = 256;
+const CAPACITY = 2048;
 const BUFFER = 70_000;
 /** Rows are cleared when they are taken, so all mounts of a test file can use the same memory in turn. */
 const openTableMemory = memoryAt(0, new ArrayBuffer(openTableBytes()));
@@ -241,7 +242,10 @@ export class Mounted {
       const [first] = opens;
       assert.ok(first !== undefined);
       if (!this.isShared(first)) continue;
-      assert.ok(opens.every((open) => !open.writing), 'a file open for writing is not on the shared route');
+      assert.ok(
+        opens.every((open) => !open.writing),
+        'a file open for writing is not on the shared route',
+      );
     }
     assert.equal(this.mount.opens.inodes, this.opens.size);
   }
@@ -266,4 +270,15 @@ export class Mounted {
 
 export function makeMounted(options: { readonly share?: boolean; readonly entrySeconds?: number } = {}): Mounted {
   return new Mounted({ share: options.share ?? true, entrySeconds: options.entrySeconds ?? 0 });
+}
+
+export const REGULAR = c.S_IFREG | 0o644;
+
+/** A file `a` and its reflinks `b` and `c`, all of them settled. */
+export function withClones(m: Mounted): { a: Inode; b: Inode; c: Inode } {
+  const a = m.kernel.add(m.root, 'a', REGULAR, 'shared bytes');
+  const b = m.kernel.reflink(m.root, 'b', a);
+  const third = m.kernel.reflink(m.root, 'c', a);
+  m.settle();
+  return { a, b, c: third };
 }

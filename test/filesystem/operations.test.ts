@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { EACCES, EBADF, EEXIST, EINVAL, ENOENT, ESTALE } from '../../src/base/errno.ts';
+import { EACCES, EBADF, EEXIST, EINVAL, EMFILE, ENOENT, ESTALE } from '../../src/base/errno.ts';
 import * as c from '../../src/filesystem/constants.ts';
 import { type OperationName, operations } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
@@ -69,7 +69,10 @@ test('a directory is listed whole through buffers of any size, without the store
         made.push(name);
       }
       const found = list(m, size, plus);
-      assert.deepEqual(found.map(({ name }) => name), made);
+      assert.deepEqual(
+        found.map(({ name }) => name),
+        made,
+      );
       for (const { name, nodeid } of found) assert.equal(nodeid !== 0, plus && !name.startsWith('.'));
       m.end();
     }
@@ -83,7 +86,10 @@ test('a buffer too small for one entry is an error, never the end of the directo
   assert.equal(readOnce(m, fh, 0, 16).error, -EINVAL);
   // Offset 2 is the store's entry, which isn't shown, and what follows it doesn't fit.
   assert.equal(readOnce(m, fh, 2, 64).error, -EINVAL);
-  assert.deepEqual(dirents(m, readOnce(m, fh, 2, 4096), false).map(({ name }) => name), ['x'.repeat(100)]);
+  assert.deepEqual(
+    dirents(m, readOnce(m, fh, 2, 4096), false).map(({ name }) => name),
+    ['x'.repeat(100)],
+  );
   assert.equal(readOnce(m, 99, 0, 100).error, -EBADF);
   m.call('RELEASEDIR', 1, pack(s.fuse_release_in, { fh }));
   m.end();
@@ -94,7 +100,11 @@ test('reading goes on at any offset that was given out, also backwards', () => {
   for (let i = 0; i < 30; i++) m.kernel.add(m.root, `file${i}`, REGULAR);
   const fh = opendir(m, 1);
   const all: Dirent[] = [];
-  for (let reply = readOnce(m, fh, 0, 4096); reply.payload.length > 0; reply = readOnce(m, fh, all.at(-1)?.off ?? 0, 4096)) {
+  for (
+    let reply = readOnce(m, fh, 0, 4096);
+    reply.payload.length > 0;
+    reply = readOnce(m, fh, all.at(-1)?.off ?? 0, 4096)
+  ) {
     all.push(...dirents(m, reply, false));
   }
   fc.assert(
@@ -145,7 +155,12 @@ test('things are made with the ids and the umask of who asks, and both ids are r
   m.opened(created, s.fuse_entry_out.nodeid.get(created.view, 0), flags, s.SIZE_OF_ENTRY);
   const temporary = as('TMPFILE', pack(s.fuse_create_in, { flags, mode: REGULAR | 0o666 }), names('/'));
   m.opened(temporary, s.fuse_entry_out.nodeid.get(temporary.view, 0), flags, s.SIZE_OF_ENTRY);
-  for (const [name, mode] of [['dir', 0o750], ['fifo', 0o664], ['link', 0o777], ['file', 0o600]] as const) {
+  for (const [name, mode] of [
+    ['dir', 0o750],
+    ['fifo', 0o664],
+    ['link', 0o777],
+    ['file', 0o600],
+  ] as const) {
     const inode = m.root.entries.get(name);
     assert.deepEqual([inode?.uid, inode?.gid, (inode?.mode ?? 0) & 0o777], [1000, 1001, mode], name);
   }
@@ -188,20 +203,52 @@ test('a removed directory can be used until the kernel forgets it', () => {
   m.end();
 });
 
-test('directories beyond the descriptor cache are closed, and a rename uses two of one cache line', () => {
+function withDirectories(count: number): { readonly m: Mounted; readonly nodes: readonly number[] } {
   const m = makeMounted();
   const nodes: number[] = [];
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < count; i++) {
     m.kernel.add(m.root, `d${i}`, c.S_IFDIR | 0o755).nlink = 2;
     nodes.push(m.lookup(`d${i}`).nodeid);
   }
+  return { m, nodes };
+}
+
+test('a bounded number of directories is kept open', () => {
+  const { m, nodes } = withDirectories(1200);
   for (const nodeid of nodes) assert.equal(m.lookup('none', nodeid).error, -ENOENT);
-  assert.ok(m.kernel.descriptors.size <= 202);
+  assert.ok(m.kernel.descriptors.size <= 513, `${m.kernel.descriptors.size} descriptors`);
+  m.end();
+});
+
+test('a rename finds both of its directories, also where they take the same place in the cache', () => {
+  const { m, nodes } = withDirectories(1030);
+  for (const [from, to] of [
+    [1, 513],
+    [513, 1],
+    [1, 1025],
+    [2, 3],
+  ] as const) {
+    const source = m.root.entries.get(`d${from}`);
+    const target = m.root.entries.get(`d${to}`);
+    assert.ok(source !== undefined && target !== undefined);
+    m.kernel.add(source, 'f', REGULAR, `${from}`);
+    const rename = pack(s.fuse_rename_in, { newdir: nodes[to] ?? 0 });
+    assert.equal(m.call('RENAME', nodes[from] ?? 0, rename, names('f', 'f')).error, 0);
+    assert.equal(target.entries.get('f')?.data.toString(), `${from}`);
+    assert.deepEqual(m.kernel.violations, []);
+  }
+  m.end();
+});
+
+test('a directory is opened all the same when only cached ones hold the last descriptors', () => {
+  const { m, nodes } = withDirectories(20);
+  for (const nodeid of nodes.slice(1)) m.lookup('none', nodeid);
+  const before = m.kernel.descriptors.size;
   m.kernel.failAfter = 0;
-  m.kernel.failWith = 24;
-  // Out of descriptors: the cached ones are given back, and the call is made again.
-  m.forget(nodes[5] ?? 0);
-  m.kernel.failAfter = Number.POSITIVE_INFINITY;
+  m.kernel.failWith = EMFILE;
+  assert.equal(m.lookup('none', nodes[0]).error, -ENOENT);
+  assert.equal(m.kernel.failed, 'openByHandleAt');
+  assert.ok(m.kernel.descriptors.size < before);
   m.end();
 });
 
@@ -210,7 +257,8 @@ test('BATCH_FORGET takes back what it names, and no more than it holds', () => {
   for (const name of ['a', 'b', 'c']) m.kernel.add(m.root, name, REGULAR);
   const [a, b, third] = ['a', 'b', 'c'].map((name) => m.lookup(name).nodeid);
   m.lookup('b');
-  const one = (nodeid: number | undefined, nlookup: number) => pack(s.fuse_forget_one, { nodeid: nodeid ?? 0, nlookup });
+  const one = (nodeid: number | undefined, nlookup: number) =>
+    pack(s.fuse_forget_one, { nodeid: nodeid ?? 0, nlookup });
   // It says that it has a hundred, and holds three, of which one is no node.
   m.send('BATCH_FORGET', 0, [pack(s.fuse_batch_forget_in, { count: 100 }), one(a, 1), one(5000, 9), one(b, 1)]);
   assert.equal(m.device.take().length, 0);
@@ -253,7 +301,11 @@ test('a name that someone else made since the lookup has the kernel look again, 
 });
 
 test('no request, however malformed, makes a handler throw', async () => {
-  const opcode = fc.constantFrom(...Object.values(operations).map((row) => row.opcode).filter((code) => code !== 26));
+  const opcode = fc.constantFrom(
+    ...Object.values(operations)
+      .map((row) => row.opcode)
+      .filter((code) => code !== 26),
+  );
   const bytes = fc.array(fc.oneof(fc.constantFrom(0, 0, 0, 1, 97, 255), fc.nat(255)), { maxLength: 120 });
   await fc.assert(
     fc.asyncProperty(fc.array(fc.tuple(opcode, bytes, fc.nat(4)), { maxLength: 30 }), async (requests) => {

@@ -5,7 +5,14 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { EAGAIN, EBADF, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, EPERM } from '../../src/base/errno.ts';
 import { requiredFlags, wantedFlags } from '../../src/fuse/server/init.ts';
-import { type Finish, type Handlers, type Outcome, PAYLOAD, type Request, Session } from '../../src/fuse/server/session.ts';
+import {
+  type Finish,
+  type Handlers,
+  type Outcome,
+  PAYLOAD,
+  type Request,
+  Session,
+} from '../../src/fuse/server/session.ts';
 import { initFlagBits } from '../../src/fuse/wire/constants.ts';
 import { type OperationName, operations } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
@@ -47,7 +54,11 @@ const high = (flags: readonly (keyof typeof initFlagBits)[]): number =>
 const everyFlag = Object.keys(initFlagBits).filter((name): name is keyof typeof initFlagBits => name in initFlagBits);
 
 function init(minor: number, flags: number, flags2: number, major = 7): Uint8Array {
-  return request('INIT', { unique: 1, nodeid: 0 }, pack(s.fuse_init_in, { major, minor, max_readahead: 131072, flags, flags2 }));
+  return request(
+    'INIT',
+    { unique: 1, nodeid: 0 },
+    pack(s.fuse_init_in, { major, minor, max_readahead: 131072, flags, flags2 }),
+  );
 }
 
 /** What a handler needs to be called at all: names and the fixed arguments of an operation. */
@@ -96,7 +107,10 @@ test('a kernel that is too old or lacks a required flag is refused with the reas
   const refusals: [Uint8Array, RegExp][] = [
     [init(39, 0xffff_ffff, 0xffff_ffff), /FUSE 7\.39; passthrough needs 7\.40, Linux 6\.9/],
     [init(45, 0xffff_ffff, 0xffff_ffff, 8), /FUSE 8\.45/],
-    [request('INIT', { unique: 1 }, pack(s.fuse_init_in, { major: 7, minor: 45 }).subarray(0, 16)), /FUSE_INIT_EXT, FUSE_PASSTHROUGH/],
+    [
+      request('INIT', { unique: 1 }, pack(s.fuse_init_in, { major: 7, minor: 45 }).subarray(0, 16)),
+      /FUSE_INIT_EXT, FUSE_PASSTHROUGH/,
+    ],
   ];
   for (const flag of requiredFlags) {
     const offered = everyFlag.filter((name) => name !== flag);
@@ -110,7 +124,10 @@ test('a kernel that is too old or lacks a required flag is refused with the reas
     assert.ok(!ready.ok);
     assert.match(ready.why, why);
     assert.match((await session.ended) ?? '', why);
-    assert.deepEqual(device.take().map(({ unique, error }) => [unique, error]), [[1, -EIO]]);
+    assert.deepEqual(
+      device.take().map(({ unique, error }) => [unique, error]),
+      [[1, -EIO]],
+    );
   }
 });
 
@@ -152,7 +169,8 @@ test('a unique with all its 64 bits comes back as it was', () => {
 
 test('an opcode without a row is answered with ENOSYS', () => {
   const { device, session } = makeSession();
-  for (const opcode of [0, 25, 34, 37, 40, 49, 54, 4096, 0xffff_ffff]) device.queue.push(message(opcode, { unique: opcode + 1 }));
+  for (const opcode of [0, 25, 34, 37, 40, 49, 54, 4096, 0xffff_ffff])
+    device.queue.push(message(opcode, { unique: opcode + 1 }));
   session.drain();
   const replies = device.take();
   assert.equal(replies.length, 9);
@@ -179,14 +197,20 @@ test('a request that is shorter than its operation says, or lacks a NUL, is answ
       session.drain();
       const replies = device.take();
       assert.equal(replies.length, row.replies ? 1 : 0, name);
-      assert.ok(replies.every((reply) => reply.error === -EINVAL), name);
+      assert.ok(
+        replies.every((reply) => reply.error === -EINVAL),
+        name,
+      );
     }
   }
   assert.equal(called, 0);
 });
 
 test('a request whose length is not what it says ends the session with a reason', async () => {
-  for (const bytes of [wellFormed('STATFS', 1).subarray(0, 39), Buffer.concat([wellFormed('STATFS', 1), Buffer.alloc(1)])]) {
+  for (const bytes of [
+    wellFormed('STATFS', 1).subarray(0, 39),
+    Buffer.concat([wellFormed('STATFS', 1), Buffer.alloc(1)]),
+  ]) {
     const { device, session } = makeSession();
     device.queue.push(bytes, wellFormed('STATFS', 2));
     session.drain();
@@ -203,7 +227,13 @@ test('a handler that throws is a bug of ours: its caller gets EIO, and the next 
   });
   device.queue.push(wellFormed('LOOKUP', 1), wellFormed('STATFS', 2));
   session.drain();
-  assert.deepEqual(device.take().map(({ unique, error }) => [unique, error]), [[1, -EIO], [2, 0]]);
+  assert.deepEqual(
+    device.take().map(({ unique, error }) => [unique, error]),
+    [
+      [1, -EIO],
+      [2, 0],
+    ],
+  );
   assert.equal(session.bugs, 1);
   assert.equal(session.failures[operations.LOOKUP.opcode], 1);
   assert.equal(bugs[0]?.[0], 'LOOKUP');
@@ -211,7 +241,9 @@ test('a handler that throws is a bug of ours: its caller gets EIO, and the next 
 
 test('handlers that wait are answered later, in the order in which they finish', async () => {
   const waiting = new Map<number, (finish: Finish) => void>();
-  const { device, session, output } = makeSession(({ nodeid }) => new Promise((resolve) => waiting.set(nodeid, resolve)));
+  const { device, session, output } = makeSession(
+    ({ nodeid }) => new Promise((resolve) => waiting.set(nodeid, resolve)),
+  );
   for (const nodeid of [1, 2, 3]) device.queue.push(request('STATFS', { unique: 100 + nodeid, nodeid }));
   session.drain();
   assert.equal(session.waiting, 3);
@@ -224,7 +256,14 @@ test('handlers that wait are answered later, in the order in which they finish',
   }
   await new Promise(setImmediate);
   const replies = device.take();
-  assert.deepEqual(replies.map(({ unique, view }) => [unique, view.getUint32(0, true)]), [[103, 3], [101, 1], [102, 2]]);
+  assert.deepEqual(
+    replies.map(({ unique, view }) => [unique, view.getUint32(0, true)]),
+    [
+      [103, 3],
+      [101, 1],
+      [102, 2],
+    ],
+  );
   assert.equal(session.waiting, 0);
 });
 
@@ -238,7 +277,16 @@ test('a promise that rejects, and a finish that throws, are bugs of ours with on
   device.queue.push(wellFormed('FSYNC', 1), wellFormed('STATFS', 2));
   session.drain();
   await new Promise(setImmediate);
-  assert.deepEqual(device.take().map(({ unique, error }) => [unique, error]).sort(), [[1, -EIO], [2, -EIO]]);
+  assert.deepEqual(
+    device
+      .take()
+      .map(({ unique, error }) => [unique, error])
+      .sort(),
+    [
+      [1, -EIO],
+      [2, -EIO],
+    ],
+  );
   assert.equal(session.bugs, 2);
 });
 
@@ -255,9 +303,12 @@ test('an unmount ends the session without a reason', async () => {
 
 test('the session ends only when nothing waits any more', async () => {
   let finish: (finish: Finish) => void = () => {};
-  const { device, session } = makeSession(() => new Promise((resolve) => {
-    finish = resolve;
-  }));
+  const { device, session } = makeSession(
+    () =>
+      new Promise((resolve) => {
+        finish = resolve;
+      }),
+  );
   device.queue.push(wellFormed('FSYNC', 1), -ENODEV);
   session.drain();
   let ended = false;
@@ -288,9 +339,15 @@ test('a read that was interrupted or whose request was taken back is tried again
   const { device, session } = makeSession();
   device.queue.push(-EINTR, -ENOENT, wellFormed('STATFS', 1), -EAGAIN, wellFormed('STATFS', 2));
   session.drain();
-  assert.deepEqual(device.take().map(({ unique }) => unique), [1]);
+  assert.deepEqual(
+    device.take().map(({ unique }) => unique),
+    [1],
+  );
   session.drain();
-  assert.deepEqual(device.take().map(({ unique }) => unique), [2]);
+  assert.deepEqual(
+    device.take().map(({ unique }) => unique),
+    [2],
+  );
 });
 
 test('a reply that nobody waits for any more is no error', () => {
@@ -298,7 +355,10 @@ test('a reply that nobody waits for any more is no error', () => {
   device.writeErrors.push(-ENOENT);
   device.queue.push(wellFormed('STATFS', 1), wellFormed('STATFS', 2));
   session.drain();
-  assert.deepEqual(device.take().map(({ unique }) => unique), [2]);
+  assert.deepEqual(
+    device.take().map(({ unique }) => unique),
+    [2],
+  );
 });
 
 test('a turn serves a bounded number of requests, and the next turn goes on', () => {

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Handlers } from '../../src/fuse/server/session.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
+import type { Handlers } from '../../src/fuse/server/session.ts';
 import { LARGEST_OPCODE, operationOf, operations } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { makeMounted } from '../filesystem/mounted.ts';
@@ -111,7 +111,10 @@ test('RENAME2 has the new directory, flags, and two names', () => {
 });
 
 test('BATCH_FORGET has a count and that many nodes', () => {
-  const nodes = [pack(s.fuse_forget_one, { nodeid: 7, nlookup: 3 }), pack(s.fuse_forget_one, { nodeid: 8, nlookup: 1 })];
+  const nodes = [
+    pack(s.fuse_forget_one, { nodeid: 7, nlookup: 3 }),
+    pack(s.fuse_forget_one, { nodeid: 8, nlookup: 1 }),
+  ];
   same(
     request('BATCH_FORGET', head, pack(s.fuse_batch_forget_in, { count: 2 }), ...nodes),
     `${header('50 00 00 00', '2a 00 00 00')}
@@ -169,13 +172,30 @@ test('the replies of OPEN, LOOKUP and READDIRPLUS have their fields where the ke
     '34 12 00 00 00 00 00 00 80 00 00 00 07 00 00 00 | fh, open_flags, backing_id',
   );
   same(
-    pack(s.fuse_entry_out, { nodeid: 9, generation: 2, entry_valid: 3, attr_valid: 4, entry_valid_nsec: 5, attr_valid_nsec: 6 }),
+    pack(s.fuse_entry_out, {
+      nodeid: 9,
+      generation: 2,
+      entry_valid: 3,
+      attr_valid: 4,
+      entry_valid_nsec: 5,
+      attr_valid_nsec: 6,
+    }),
     `0900000000000000 0200000000000000 | nodeid, generation
      0300000000000000 0400000000000000 | entry_valid, attr_valid
      05000000 06000000                 | entry_valid_nsec, attr_valid_nsec`,
   );
   same(
-    pack(s.fuse_attr, { ino: 0x11, size: 0x22, blocks: 0x33, atime: -2, mtime: 0x44, ctime: 0x55, mode: 0o40755, nlink: 3, blksize: 4096 }),
+    pack(s.fuse_attr, {
+      ino: 0x11,
+      size: 0x22,
+      blocks: 0x33,
+      atime: -2,
+      mtime: 0x44,
+      ctime: 0x55,
+      mode: 0o40755,
+      nlink: 3,
+      blksize: 4096,
+    }),
     `1100000000000000 2200000000000000 3300000000000000 | ino, size, blocks
      feffffffffffffff 4400000000000000 5500000000000000 | atime, mtime, ctime
      00000000 00000000 00000000                         | nanoseconds
@@ -258,6 +278,8 @@ test('every operation but those of the session itself has a handler, and no hand
   const own = ['INIT', 'DESTROY', 'INTERRUPT'];
   assert.deepEqual(
     Object.keys(handlers).sort(),
-    Object.keys(operations).filter((name) => !own.includes(name)).sort(),
+    Object.keys(operations)
+      .filter((name) => !own.includes(name))
+      .sort(),
   );
 });

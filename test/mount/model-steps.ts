@@ -122,6 +122,23 @@ function writeTo(w: World, d: Descriptor): void {
   w.changeRange(d.inode, offset, bytes);
 }
 
+/** A change around the mount: whoever opens the file later must see it, and its size stays, which may be cached. */
+function writeOnSource(w: World): void {
+  const path = w.anyPath();
+  if (path === undefined) return;
+  const inode = w.inodeAt(path);
+  if (inode.content.length === 0) return;
+  const offset = offsetIn(w, inode.content.length);
+  const bytes = w.bytes(Math.min(inode.content.length - offset, lengthUpTo(w, MAX_FILE_BYTES)));
+  w.log(`write to ${path} (inode ${inode.id}) on the source ${offset}+${bytes.length}`);
+  for (const file of [w.onSource(path), w.onControl(path)]) {
+    const fd = posix.open(file, posix.O_WRONLY);
+    assert.equal(posix.write(fd, bytes, offset), bytes.length);
+    posix.close(fd);
+  }
+  w.changeRange(inode, offset, bytes);
+}
+
 function withWriter(w: World, act: (d: Descriptor) => void): void {
   const d = anyDescriptor(w, (one) => one.writable);
   if (d) act(d);
@@ -375,6 +392,7 @@ export const steps: readonly Step[] = [
   [15, 'append', append],
   [15, 'ftruncate', (w) => withWriter(w, (d) => truncateDescriptor(w, d))],
   [15, 'truncate', truncatePath],
+  [10, 'write on the source', writeOnSource],
   [15, 'punch a hole', (w) => withWriter(w, (d) => punchHole(w, d))],
   [60, 'reflink', reflinkOnSource],
   [40, 'copy', copyOnMount],

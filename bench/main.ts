@@ -1,0 +1,115 @@
+/**
+ * `npm run bench`: each question at each place in one run, as ratios to the bare filesystem; what requests cost the server;
+ * what nodes cost its memory. Prints tables, and writes docs/benchmarks.md unless the run was a short one.
+ */
+
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
+import { cpus, release } from 'node:os';
+import { join } from 'node:path';
+import { Command, Option } from 'commander';
+import { packageRoot, programPath, version } from '../src/cli/package.ts';
+import { run } from '../src/demo/commands.ts';
+import { type FilesystemName, makeStage, type Stage } from '../src/demo/stage.ts';
+import { type Answer, ask } from './answers.ts';
+import { type MemoryAnswer, memoryOfNodes } from './memory.ts';
+import { openPlace, type Place, places } from './places.ts';
+import { fillSource, normal, questions, short } from './questions.ts';
+import { type Report, reportText } from './report.ts';
+
+const IMAGE_BYTES = 16 * 1024 ** 3;
+const SHORT_NODES = 5000;
+const NORMAL_NODES = 100_000;
+const FULL_NODES = 1_000_000;
+
+interface Flags {
+  readonly fs: FilesystemName;
+  readonly short?: true;
+  readonly full?: true;
+  readonly json?: string;
+}
+
+/** A real tree: Python's library where it is installed, or the type checker that this project uses. */
+function realTree(): string {
+  const python = readdirSync('/usr/lib').find((name) => /^python3\.\d+$/.test(name));
+  if (python !== undefined) return join('/usr/lib', python);
+  const own = join(packageRoot, 'node_modules/@types');
+  return existsSync(own) ? own : packageRoot;
+}
+
+async function bindfsVersion(): Promise<string | undefined> {
+  try {
+    return (await run('bindfs', ['--version'])).trim().split('\n')[0];
+  } catch {
+    return;
+  }
+}
+
+async function measured(stage: Stage, flags: Flags, signal: AbortSignal): Promise<Report> {
+  const sizes = flags.short === true ? short : normal;
+  const bindfs = await bindfsVersion();
+  const used = places.filter((place) => place !== 'bindfs' || bindfs !== undefined);
+  const tell = (text: string): void => {
+    if (process.stderr.isTTY) process.stderr.write(`\r\u001b[K${text} …`);
+  };
+  tell('making files');
+  await fillSource(stage.source, sizes, realTree(), signal);
+  const asked = questions(sizes);
+  const answers = new Map<string, Map<Place, Answer>>(asked.map(({ name }) => [name, new Map()]));
+  for (const place of used) {
+    const open = await openPlace(place, stage);
+    for (const question of asked) {
+      signal.throwIfAborted();
+      tell(`${place}: ${question.name}`);
+      answers.get(question.name)?.set(place, await ask(question, open, sizes, signal));
+    }
+    await open.end();
+  }
+  tell('walking many files');
+  const nodes = flags.short === true ? SHORT_NODES : flags.full === true ? FULL_NODES : NORMAL_NODES;
+  const memory: MemoryAnswer = await memoryOfNodes(stage, nodes, signal);
+  tell('cleaning up');
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    kernel: release(),
+    processor: `${cpus().length} × ${cpus()[0]?.model.trim() ?? 'unknown'}`,
+    node: process.version,
+    version,
+    bindfs: bindfs ?? 'not installed',
+    filesystem: flags.fs,
+    rounds: sizes.rounds,
+    rows: asked.map(({ name }) => ({ name, answers: Object.fromEntries(answers.get(name) ?? []) })),
+    memory,
+  };
+}
+
+async function bench(flags: Flags): Promise<void> {
+  const controller = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => controller.abort());
+  const stage = await makeStage(flags.fs, IMAGE_BYTES, programPath, 'sharedext-bench-');
+  let report: Report;
+  try {
+    report = await measured(stage, flags, controller.signal);
+  } finally {
+    await stage.dispose();
+    if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+  }
+  const text = reportText(report);
+  console.log(text);
+  if (flags.json !== undefined) writeFileSync(flags.json, `${JSON.stringify(report, null, 2)}\n`);
+  if (flags.short !== true) writeFileSync(join(packageRoot, 'docs/benchmarks.md'), text);
+}
+
+const program = new Command('bench')
+  .description('Measures sharedext beside the bare filesystem and bindfs. Needs root.')
+  .addOption(new Option('--fs <type>').choices(['btrfs', 'xfs']).default('btrfs'))
+  .option('--short', 'small sizes, to see that it runs; docs/benchmarks.md stays as it is')
+  .option('--full', 'walk a million nodes, not a hundred thousand')
+  .option('--json <file>', 'write the numbers to a file, too')
+  .action(bench);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

@@ -10,7 +10,7 @@ import { Command, Option } from 'commander';
 import { packageRoot, programPath, version } from '../src/cli/package.ts';
 import { run } from '../src/demo/commands.ts';
 import { type FilesystemName, makeStage, type Stage } from '../src/demo/stage.ts';
-import { type Answer, ask } from './answers.ts';
+import { type Answer, ask, warmUp } from './answers.ts';
 import { type MemoryAnswer, memoryOfNodes } from './memory.ts';
 import { openPlace, type Place, places } from './places.ts';
 import { fillSource, normal, questions, short } from './questions.ts';
@@ -57,6 +57,7 @@ async function measured(stage: Stage, flags: Flags, signal: AbortSignal): Promis
   const answers = new Map<string, Map<Place, Answer>>(asked.map(({ name }) => [name, new Map()]));
   for (const place of used) {
     const open = await openPlace(place, stage);
+    await warmUp(open, sizes, signal);
     for (const question of asked) {
       signal.throwIfAborted();
       tell(`${place}: ${question.name}`);

@@ -22,6 +22,9 @@ export interface Report {
   readonly memory: MemoryAnswer;
 }
 
+/** Fewer cost less than a few steps of the clock. */
+const FEWEST_REQUESTS = 1000;
+
 function time(us: number): string {
   if (us < 1000) return `${us.toFixed(us < 100 ? 2 : 0)} µs`;
   return us < 1_000_000 ? `${(us / 1000).toFixed(1)} ms` : `${(us / 1_000_000).toFixed(2)} s`;
@@ -58,9 +61,9 @@ function costTable(report: Report): string {
   for (const { name, answers } of report.rows) {
     const server = answers.sharedext?.server;
     if (server === undefined) continue;
-    const { userUs, systemUs, requestsPerStep } = server;
+    const { userUs, systemUs, requestsPerStep, requests } = server;
     // Passthrough leaves too few requests for a number.
-    if (requestsPerStep * 100 < 1) continue;
+    if (requests < FEWEST_REQUESTS) continue;
     const cells = [userUs + systemUs, userUs, systemUs].map((us) => `${us.toFixed(1)} µs`);
     body.push([name, requestsPerStep < 100 ? requestsPerStep.toFixed(2) : requestsPerStep.toFixed(0), ...cells]);
   }

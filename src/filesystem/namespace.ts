@@ -171,14 +171,17 @@ function victimAt(m: Mount, dirFd: number, path: Address): number {
   return handleAt(m, dirFd, path, 0, SCRATCH.handle) < 0 ? NO_NODE : m.nodes.find(m.scratch, SCRATCH.handle);
 }
 
-/** A descriptor that keeps the victim findable, or -1 when something else does. */
-function holdVictim(m: Mount, slot: number, dirFd: number, path: Address): number {
+/**
+ * A descriptor that keeps the victim findable, or -1 when something else does. It is opened by the node's handle: the name
+ * may be another file's by now, if someone else renames things as well.
+ */
+function holdVictim(m: Mount, slot: number): number {
   if (slot === NO_NODE) return -1;
   if (m.nodes.type(slot) === c.S_IFREG) {
     const row = m.nodes.openRow(slot);
     if (row < 0 || m.opens.route(row) !== ROUTE_SHARED) return -1;
   }
-  return m.calls.openat(dirFd, path, c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC, 0);
+  return m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC);
 }
 
 function settleVictim(m: Mount, slot: number, held: number, removed: boolean): void {
@@ -195,7 +198,7 @@ function remove(m: Mount, r: Request, flags: number): Outcome {
   if (dirFd < 0) return dirFd;
   const path = inRequest(m, r.name);
   const victim = victimAt(m, dirFd, path);
-  const held = holdVictim(m, victim, dirFd, path);
+  const held = holdVictim(m, victim);
   const result = m.calls.unlinkat(dirFd, path, flags);
   settleVictim(m, victim, held, result >= 0);
   m.descriptors.release(parent, dirFd);
@@ -232,7 +235,7 @@ function moveBetween(m: Mount, r: Request, fromFd: number, toFd: number, flags: 
   const victim = victimAt(m, toFd, newPath);
   // The kernel takes the store's name for free, and would let an empty directory be moved over it.
   if (isStore(m, SCRATCH.handle)) return -EACCES;
-  const held = holdVictim(m, victim, toFd, newPath);
+  const held = holdVictim(m, victim);
   // RENAME_WHITEOUT makes a device node, which belongs to the caller.
   const result = asCaller(m, r, m.currentUmask, () =>
     m.calls.renameat2(fromFd, inRequest(m, r.name), toFd, newPath, flags),

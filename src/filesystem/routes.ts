@@ -194,13 +194,13 @@ export class Routes {
   }
 
   /**
-   * A descriptor for reading what the node's openers read: the clone for a detached node, the file itself otherwise. To be
-   * closed by the caller.
+   * A descriptor for reading what the node's openers read: the clone on the shared route, even if the file was changed
+   * around the mount since, and the file itself otherwise. To be closed by the caller.
    */
   openForReading(slot: number): number {
     const { calls, nodes, opens, mappings, mountFd } = this.#options;
     const row = nodes.openRow(slot);
-    if (mappings !== undefined && row >= 0 && nodes.isDetached(slot) && opens.route(row) === ROUTE_SHARED) {
+    if (mappings !== undefined && row >= 0 && opens.route(row) === ROUTE_SHARED) {
       return mappings.openClone(opens.mapping(row));
     }
     return calls.openByHandleAt(mountFd, nodes.handleAddress(slot), c.O_RDONLY | c.O_NONBLOCK | c.O_CLOEXEC);

@@ -324,3 +324,26 @@ test('no request, however malformed, makes a handler throw', async () => {
     { numRuns: 300 },
   );
 });
+
+test('a name that someone else gives to another file while it is removed does not confuse the two', () => {
+  const m = makeMounted();
+  m.kernel.add(m.root, 'fifo', 0o010600);
+  const other = m.kernel.add(m.root, 'other', 0o010644);
+  const { nodeid } = m.lookup('fifo');
+  const { nameToHandleAt } = m.mount.calls;
+  Object.assign(m.mount.calls, {
+    nameToHandleAt(...args: Parameters<typeof nameToHandleAt>): number {
+      const result = nameToHandleAt(...args);
+      const fifo = m.root.entries.get('fifo');
+      if (fifo !== undefined) m.root.entries.set('kept', fifo);
+      m.root.entries.set('fifo', other);
+      return result;
+    },
+  });
+  assert.equal(m.call('UNLINK', 1, names('fifo')).error, 0);
+  Object.assign(m.mount.calls, { nameToHandleAt });
+  assert.equal(m.call('SETATTR', nodeid, pack(s.fuse_setattr_in, { valid: 1, mode: 0o777 })).error, 0);
+  assert.equal(m.root.entries.get('kept')?.mode, 0o010777);
+  assert.equal(other.mode, 0o010644);
+  m.end();
+});

@@ -150,8 +150,17 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   });
   const minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
 
-  const readiness = sys.onReadable(device.fd, () => session.drain());
-  undo.push(() => readiness.close());
+  const readiness = sys.onReadable(device.fd, () => {
+    session.drain();
+    // A device whose mount is gone is readable for ever.
+    if (session.over) stopReading();
+  });
+  let reading = true;
+  const stopReading = (): void => {
+    if (reading) readiness.close();
+    reading = false;
+  };
+  undo.push(stopReading);
   const ready = await session.ready;
   if (!ready.ok) throw new UserError(`Cannot serve ${mountpoint}: ${ready.why}`);
 

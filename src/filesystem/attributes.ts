@@ -1,6 +1,6 @@
 /** Attributes: how a node is found and described to the kernel, and GETATTR, STATX, SETATTR, STATFS. */
 
-import { EIO, ENFILE, ESTALE } from '../base/errno.ts';
+import { EFBIG, EIO, ENFILE, ESTALE } from '../base/errno.ts';
 import type { Address } from '../base/memory.ts';
 import { setU64 } from '../base/struct.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
@@ -336,6 +336,8 @@ function changeOwnerModeTimes(m: Mount, fd: number, at: number, valid: number): 
 function truncate(m: Mount, slot: number, at: number, valid: number): number {
   const input = m.input.view;
   const size = fuse_setattr_in.size.get(input, at);
+  // Beyond it numbers aren't exact here, and no file of such a size is made.
+  if (size > Number.MAX_SAFE_INTEGER) return -EFBIG;
   const handle = (valid & fuse.FATTR_FH) !== 0 ? fuse_setattr_in.fh.get(input, at) : 0;
   const held = m.opens.descriptor(handle);
   if (held >= 0) return m.calls.ftruncate(held, size);

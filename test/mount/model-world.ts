@@ -17,7 +17,7 @@ import { Random } from './random.ts';
 export const MAX_FILE_BYTES = 128 * 1024;
 export const MAX_FILES = 28;
 const MAX_DESCRIPTORS = 40;
-const LOG_LENGTH = 40;
+const LOG_LENGTH = 100;
 
 export interface Inode {
   readonly id: number;

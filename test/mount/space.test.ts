@@ -32,6 +32,8 @@ function overwrite(file: string, bytes: number): void {
   const fd = posix.open(file, posix.O_WRONLY);
   try {
     for (let at = 0; at < bytes; at += chunk.length) assert.equal(posix.write(fd, chunk, at), chunk.length);
+    // On btrfs, statfs(2) does not count what is only in memory so far.
+    posix.fsync(fd);
   } finally {
     posix.close(fd);
   }

@@ -123,6 +123,11 @@ export class Session {
     return this.#negotiated;
   }
 
+  /** Whether the conversation is over: there is nothing to be read any more, though requests may still be waiting. */
+  get over(): boolean {
+    return this.#over;
+  }
+
   /** Serves what the kernel has queued, up to a turn's worth. To be called whenever the device is readable. */
   drain(): void {
     const { device, input } = this.#options;

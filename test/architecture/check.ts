@@ -56,7 +56,8 @@ function check(file: string, text: string): string[] {
       }
     } else {
       const only = fenced[name];
-      if (only !== undefined && !only.includes(layer)) problems.push(`${where}: only ${only.join(', ')} may import ${name}`);
+      if (only !== undefined && !only.includes(layer))
+        problems.push(`${where}: only ${only.join(', ')} may import ${name}`);
     }
   }
   return problems;

@@ -15,6 +15,8 @@ import * as posix from '../support/posix.ts';
 import { Random } from './random.ts';
 
 export const MAX_FILE_BYTES = 128 * 1024;
+/** Filesystem blocks: what can be shared. */
+export const BLOCK = 4096;
 export const MAX_FILES = 28;
 const MAX_DESCRIPTORS = 40;
 const LOG_LENGTH = 100;

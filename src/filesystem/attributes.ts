@@ -170,13 +170,13 @@ function encodeDevice(major: number, minor: number): number {
 
 /**
  * Two kinds of nodes have attributes that change without the kernel's knowledge, and that it may not keep: those open for
- * writing, since it doesn't see what is written through a map of a backing file, and detached ones, since their file may be
- * changed through the node's successor.
+ * reading and writing, since it doesn't see what is written through a map of a backing file, and detached ones, since
+ * their file may be changed through the node's successor.
  */
 function attributeSeconds(m: Mount, slot: number): number {
   if (m.nodes.isDetached(slot)) return 0;
   const row = m.nodes.openRow(slot);
-  return row >= 0 && m.opens.writers(row) > 0 ? 0 : m.cache.attributeSeconds;
+  return row >= 0 && m.opens.writableMaps(row) > 0 ? 0 : m.cache.attributeSeconds;
 }
 
 /**

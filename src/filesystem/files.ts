@@ -16,8 +16,16 @@ import { OWN } from './routes.ts';
 const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC | c.O_NOATIME;
 const OUR_FLAGS = c.O_NONBLOCK | c.O_NOFOLLOW | c.O_CLOEXEC;
 
-/** The handle of an open for writing has this flag. */
-export const HANDLE_WRITES = 1;
+/** The handle of an open through which the file can be mapped for writing, which takes O_RDWR (mmap(2)), has this flag. */
+const HANDLE_MAPS = 1;
+
+/** What an open is for, as far as it makes a difference here: reading, writing, or writing also through a map. */
+type Access = 'reads' | 'writes' | 'maps';
+
+function accessOf(flags: number): Access {
+  if ((flags & c.O_ACCMODE) === c.O_RDWR) return 'maps';
+  return (flags & c.O_ACCMODE) !== c.O_RDONLY || (flags & c.O_TRUNC) !== 0 ? 'writes' : 'reads';
+}
 
 function putOpen(m: Mount, at: number, handle: number, openFlags: number, backingId: number): number {
   const out = m.output.view;
@@ -46,7 +54,8 @@ async function openAfter(m: Mount, slot: number, flags: number, clear: boolean):
 }
 
 function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
-  const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY || (flags & c.O_TRUNC) !== 0;
+  const access = accessOf(flags);
+  const writing = access !== 'reads';
   if (m.nodes.isDetached(slot)) return m.routes.elsewhere(slot, writing);
   if (writing && !m.routes.mayWrite(slot)) return -ESTALE;
   const row = m.nodes.openRow(slot);
@@ -61,9 +70,9 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait:
       return cleared;
     }
     if (row < 0) m.routes.countOwn('writing');
-    // A map for writing needs O_RDWR; attributes that the kernel has now would not show what comes through it.
-    if ((flags & c.O_ACCMODE) === c.O_RDWR) m.invalidateAttributes(slot + 1);
-    return openWith(m, PAYLOAD, slot, row, fd, OWN, true);
+    // Attributes that the kernel has now would not show what comes through a map.
+    if (access === 'maps') m.invalidateAttributes(slot + 1);
+    return openWith(m, PAYLOAD, slot, row, fd, OWN, access);
   }
   if (row >= 0) {
     if (m.opens.route(row) === ROUTE_SHARED) {
@@ -76,13 +85,13 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait:
       return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
     }
     const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
-    return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, false);
+    return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, 'reads');
   }
   const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
   if (fd < 0) return fd;
   const mapping = mayWait ? m.routes.choose(slot, fd) : OWN;
-  if (typeof mapping === 'number') return openWith(m, PAYLOAD, slot, -1, fd, mapping, false);
-  return mapping.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, false));
+  if (typeof mapping === 'number') return openWith(m, PAYLOAD, slot, -1, fd, mapping, 'reads');
+  return mapping.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, 'reads'));
 }
 
 /**
@@ -96,25 +105,25 @@ function openWith(
   existing: number,
   fd: number,
   mapping: number,
-  writing: boolean,
+  access: Access,
 ): number {
   let row = existing;
   if (row < 0) {
-    row = addRow(m, slot, fd, mapping, writing);
+    row = addRow(m, slot, fd, mapping, access === 'maps');
     if (row < 0) {
       m.calls.close(fd);
       return -ENFILE;
     }
   } else {
-    m.opens.addOpen(row, writing);
+    m.opens.addOpen(row, access === 'maps');
   }
   const route = m.opens.route(row);
   let handle = 0;
-  if (writing || route === ROUTE_RELAYED) {
-    handle = m.opens.addHandle(fd, slot, writing ? HANDLE_WRITES : 0);
+  if (access !== 'reads' || route === ROUTE_RELAYED) {
+    handle = m.opens.addHandle(fd, slot, access === 'maps' ? HANDLE_MAPS : 0);
     if (handle < 0) {
       m.calls.close(fd);
-      dropOpen(m, slot, row, writing);
+      dropOpen(m, slot, row, access === 'maps');
       return -ENFILE;
     }
   } else {
@@ -125,7 +134,7 @@ function openWith(
 }
 
 /** The row of a node that wasn't open: with the mapping's backing id, the file's own, or none. */
-function addRow(m: Mount, slot: number, fd: number, mapping: number, writing: boolean): number {
+function addRow(m: Mount, slot: number, fd: number, mapping: number, maps: boolean): number {
   let route: Route = ROUTE_SHARED;
   let shared = mapping;
   let backingId = mapping === OWN ? -1 : m.routes.acquire(slot, mapping);
@@ -135,7 +144,7 @@ function addRow(m: Mount, slot: number, fd: number, mapping: number, writing: bo
     backingId = m.backing.open(fd);
     route = backingId < 0 ? ROUTE_RELAYED : ROUTE_OWN;
   }
-  const row = m.opens.add(slot, route, writing, route === ROUTE_RELAYED ? 0 : backingId, shared);
+  const row = m.opens.add(slot, route, maps, route === ROUTE_RELAYED ? 0 : backingId, shared);
   if (row < 0) {
     if (route === ROUTE_SHARED) m.routes.release(shared);
     else if (route === ROUTE_OWN) m.backing.close(backingId);
@@ -145,8 +154,8 @@ function addRow(m: Mount, slot: number, fd: number, mapping: number, writing: bo
   return row;
 }
 
-function dropOpen(m: Mount, slot: number, row: number, writing: boolean): void {
-  if (m.opens.dropOpen(row, writing) > 0) return;
+function dropOpen(m: Mount, slot: number, row: number, maps: boolean): void {
+  if (m.opens.dropOpen(row, maps) > 0) return;
   const route = m.opens.route(row);
   if (route === ROUTE_SHARED) m.routes.release(m.opens.mapping(row));
   else if (route === ROUTE_OWN) m.backing.close(m.opens.backingId(row));
@@ -156,15 +165,15 @@ function dropOpen(m: Mount, slot: number, row: number, writing: boolean): void {
 
 export function release(m: Mount, r: Request): Outcome {
   const handle = fuse_release_in.fh.get(m.input.view, r.at);
-  const writing = (m.opens.handleFlags(handle) & HANDLE_WRITES) !== 0;
+  const maps = (m.opens.handleFlags(handle) & HANDLE_MAPS) !== 0;
   const fd = m.opens.dropHandle(handle);
   if (fd >= 0) m.calls.close(fd);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const row = m.nodes.openRow(slot);
-  if (row >= 0) dropOpen(m, slot, row, writing);
+  if (row >= 0) dropOpen(m, slot, row, maps);
   // What was written through a map has changed the times, and the kernel has not seen it.
-  if (writing) m.invalidateAttributes(r.nodeid);
+  if (maps) m.invalidateAttributes(r.nodeid);
   return 0;
 }
 
@@ -217,8 +226,8 @@ function replyCreated(m: Mount, parent: number, fd: number, flags: number): numb
     m.calls.close(fd);
     return slot;
   }
-  const writing = (flags & c.O_ACCMODE) !== c.O_RDONLY;
-  const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, m.nodes.openRow(slot), fd, OWN, writing);
+  const row = m.nodes.openRow(slot);
+  const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, row, fd, OWN, accessOf(flags));
   if (opened < 0) {
     if (m.nodes.forget(slot, 1)) m.descriptors.forget(slot);
     return opened;

@@ -3,7 +3,7 @@
  * backing id), and one row per open that needs a descriptor of ours (writable, relayed and directory opens). An open that
  * reads by passthrough, the usual case, costs its inode's row only, and no descriptor.
  *
- *     open file row, 32 bytes:  node slot, route, opens, opens for writing, backing id, mapping plus one, unused, next
+ *     open file row, 32 bytes:  node slot, route, opens, opens that may map for writing, backing id, mapping plus one, unused, next
  *     handle row,    16 bytes:  descriptor plus one, node slot, flags, next
  *
  * Life of an inode's row:  first OPEN or CREATE ──► opens > 0 ──► last RELEASE ──► free
@@ -101,29 +101,29 @@ export class OpenTable {
   }
 
   /** A row with one open, or -1 when the table is full. */
-  add(slot: number, route: Route, writing: boolean, backingId: number, mapping: number): number {
+  add(slot: number, route: Route, maps: boolean, backingId: number, mapping: number): number {
     const row = this.#opens.take();
     if (row < 0) return -1;
     this.#opens.set(row, 0, slot);
     this.#opens.set(row, 1, route);
     this.#opens.set(row, 2, 1);
-    this.#opens.set(row, 3, writing ? 1 : 0);
+    this.#opens.set(row, 3, maps ? 1 : 0);
     this.#opens.set(row, 4, backingId);
     this.#opens.set(row, 5, mapping + 1);
     this.byRoute[route] = (this.byRoute[route] ?? 0) + 1;
     return row;
   }
 
-  addOpen(row: number, writing: boolean): void {
+  addOpen(row: number, maps: boolean): void {
     this.#opens.set(row, 2, this.#opens.get(row, 2) + 1);
-    if (writing) this.#opens.set(row, 3, this.#opens.get(row, 3) + 1);
+    if (maps) this.#opens.set(row, 3, this.#opens.get(row, 3) + 1);
   }
 
   /** Takes one open back; returns how many are left. The row stays until `free`. */
-  dropOpen(row: number, writing: boolean): number {
+  dropOpen(row: number, maps: boolean): number {
     const left = this.#opens.get(row, 2) - 1;
     this.#opens.set(row, 2, left);
-    if (writing) this.#opens.set(row, 3, this.#opens.get(row, 3) - 1);
+    if (maps) this.#opens.set(row, 3, this.#opens.get(row, 3) - 1);
     return left;
   }
 
@@ -137,7 +137,8 @@ export class OpenTable {
     return this.#opens.get(row, 1);
   }
 
-  writers(row: number): number {
+  /** Opens through which the file may be mapped for writing. */
+  writableMaps(row: number): number {
     return this.#opens.get(row, 3);
   }
 

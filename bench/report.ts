@@ -17,6 +17,8 @@ export interface Report {
   readonly version: string;
   readonly bindfs: string;
   readonly filesystem: string;
+  /** Where callers and servers ran. */
+  readonly placement: string;
   readonly rounds: number;
   readonly rows: readonly Row[];
   readonly memory: MemoryAnswer;
@@ -78,8 +80,8 @@ export function reportText(report: Report): string {
 Written by \`npm run bench\` on ${report.date}: sharedext ${report.version}, Linux ${report.kernel}, ${report.filesystem}, Node ${report.node},
 ${report.bindfs}, ${report.processor}.
 
-Medians of ${report.rounds} rounds; in parentheses the ratio to the bare filesystem in the same run. The loops call the C library
-from another process than the server; nothing is subtracted. \`sharedext\` shares and \`nosharedext\` is the same mount
+Medians of ${report.rounds} rounds; in parentheses the ratio to the bare filesystem in the same run. Callers and
+servers ran ${report.placement}. The loops call the C library from another process than the server; nothing is subtracted. \`sharedext\` shares and \`nosharedext\` is the same mount
 without sharing. For "uncached" rows the kernel's inodes and names were dropped before each round (not its pages).
 
 ${timesTable(report)}

@@ -5,8 +5,8 @@
  */
 
 import { readdirSync, writeFileSync } from 'node:fs';
+import * as c from '../src/base/linux.ts';
 import { putString } from '../src/base/memory.ts';
-import * as c from '../src/sys/constants.ts';
 import * as libc from '../src/sys/libc.ts';
 import { allocate } from '../src/sys/memory.ts';
 

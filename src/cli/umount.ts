@@ -41,7 +41,7 @@ async function run(path: string, flags: { readonly lazy?: true }): Promise<void>
   const { usersOf } = await import('../daemon/users.ts');
   const { findMount } = await import('./mountpath.ts');
   const { umount2 } = await import('../sys/libc.ts');
-  const { MNT_DETACH } = await import('../sys/constants.ts');
+  const { MNT_DETACH } = await import('../base/linux.ts');
   const { mountpoint, minor } = findMount('unmount', path);
   const answer = await askDaemon(minor, 'status', ANSWER_TIMEOUT_MS);
   const daemon = answer.state === 'answered' ? identityIn(answer.value) : undefined;

@@ -7,6 +7,16 @@
  */
 
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  MNT_DETACH,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_RDONLY,
+  PR_SET_SECUREBITS,
+  SECBIT_NO_SETUID_FIXUP,
+} from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
 import { EXTENT_READER_MEMORY_BYTES, ExtentReader } from '../extents/identify.ts';
 import { NodeDescriptors } from '../filesystem/descriptors.ts';
@@ -20,16 +30,6 @@ import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
 import { BUFFER_BYTES, type Observer, Session } from '../fuse/server/session.ts';
 import { PLACE_SCRATCH_BYTES, type Place, takePlace } from '../mappings/place.ts';
 import { MappingStore, STORE_SCRATCH_BYTES } from '../mappings/store.ts';
-import {
-  AT_EMPTY_PATH,
-  AT_FDCWD,
-  MNT_DETACH,
-  O_CLOEXEC,
-  O_DIRECTORY,
-  O_RDONLY,
-  PR_SET_SECUREBITS,
-  SECBIT_NO_SETUID_FIXUP,
-} from '../sys/constants.ts';
 import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate, allocateShared } from '../sys/memory.ts';

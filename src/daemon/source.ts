@@ -2,10 +2,6 @@
 
 import { realpathSync, statSync } from 'node:fs';
 import { errnoText, UserError } from '../base/errno.ts';
-import type { Memory } from '../base/memory.ts';
-import { putString } from '../base/memory.ts';
-import { getU64 } from '../base/struct.ts';
-import { F_HANDLE_BYTES, handleInode, handleSubvolume } from '../filesystem/handles.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -17,7 +13,11 @@ import {
   O_RDWR,
   O_TMPFILE,
   XFS_SUPER_MAGIC,
-} from '../sys/constants.ts';
+} from '../base/linux.ts';
+import type { Memory } from '../base/memory.ts';
+import { putString } from '../base/memory.ts';
+import { getU64 } from '../base/struct.ts';
+import { F_HANDLE_BYTES, handleInode, handleSubvolume } from '../filesystem/handles.ts';
 import { close, fstatfs, ioctl, nameToHandleAt, openat, pwrite } from '../sys/libc.ts';
 import { privateMount } from '../sys/mounts.ts';
 

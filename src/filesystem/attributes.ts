@@ -1,6 +1,7 @@
 /** Attributes: how a node is found and described to the kernel, and GETATTR, STATX, SETATTR, STATFS. */
 
 import { EFBIG, EIO, ENFILE, ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import type { Address } from '../base/memory.ts';
 import { setU64 } from '../base/struct.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
@@ -17,7 +18,6 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { STORE_NAME } from '../mappings/place.ts';
-import * as c from './constants.ts';
 import {
   F_HANDLE_BYTES,
   foldInode,
@@ -30,8 +30,7 @@ import {
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 
-const STATX_SUBVOL = 0x8000;
-const LOOKUP_MASK = c.STATX_BASIC_STATS | STATX_SUBVOL;
+const LOOKUP_MASK = c.STATX_BASIC_STATS | c.STATX_SUBVOL;
 /** How often a name that is being replaced is looked at again before ESTALE is passed on. */
 const LOOKUP_ATTEMPTS = 8;
 
@@ -98,7 +97,7 @@ export function identify(m: Mount, dirFd: number, path: Address, empty: boolean)
     if (read < 0) return read;
     const inode = handleInode(view, SCRATCH.handle);
     if (inode < 0) return -EIO;
-    const subvolumeKnown = (statx.mask.get(view, at) & STATX_SUBVOL) !== 0;
+    const subvolumeKnown = (statx.mask.get(view, at) & c.STATX_SUBVOL) !== 0;
     if (inode !== statx.ino.get(view, at)) continue;
     // Equal inode numbers may be of two subvolumes; a placeholder belongs to its parent's.
     if (subvolumeKnown && inode !== PLACEHOLDER_INODE) {

@@ -4,6 +4,7 @@
  */
 
 import { EBADF, EIO, ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import { FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import {
@@ -17,7 +18,6 @@ import {
   fuse_write_out,
 } from '../fuse/wire/structs.ts';
 import { clearSetIds, finishWith, slotOf } from './attributes.ts';
-import * as c from './constants.ts';
 import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 

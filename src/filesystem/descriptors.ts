@@ -7,8 +7,8 @@
  */
 
 import { EMFILE } from '../base/errno.ts';
+import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFDIR } from '../base/linux.ts';
 import type { SourceCalls } from './calls.ts';
-import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFDIR } from './constants.ts';
 import type { NodeTable } from './nodes.ts';
 
 const CACHED_DIRECTORIES = 512;

@@ -7,6 +7,7 @@
  */
 
 import { EBADF, EINVAL, ENFILE, ENOENT, ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import { getU64 } from '../base/struct.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import {
@@ -19,7 +20,6 @@ import {
 } from '../fuse/wire/structs.ts';
 import { STORE_NAME } from '../mappings/place.ts';
 import { identify, internIdentified, isHidden, putEntry, slotOf } from './attributes.ts';
-import * as c from './constants.ts';
 import { syncDescriptor } from './durability.ts';
 import { foldInode, handleSubvolume } from './handles.ts';
 import { type Mount, SCRATCH } from './mount.ts';

@@ -1,11 +1,11 @@
 /** FSYNC, FSYNCDIR, SYNCFS: what waits for the device, on other threads. */
 
 import { EBADF, ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import type { Finish, Outcome, Request } from '../fuse/server/session.ts';
 import { FUSE_FSYNC_FDATASYNC } from '../fuse/wire/constants.ts';
 import { fuse_fsync_in } from '../fuse/wire/structs.ts';
 import { finishWith, slotOf } from './attributes.ts';
-import * as c from './constants.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 

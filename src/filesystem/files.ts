@@ -1,11 +1,11 @@
 /** Open files: OPEN, CREATE, TMPFILE, RELEASE. Which backing file an open gets is decided in `routes.ts`. */
 
 import { EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import { FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in, SIZE_OF_ENTRY } from '../fuse/wire/structs.ts';
 import { clearSetIds, identify, internIdentified, putEntry, slotOf } from './attributes.ts';
-import * as c from './constants.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { asCaller, nameTaken } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';

@@ -1,6 +1,7 @@
 /** Names: LOOKUP and FORGET, and what makes, moves and removes directory entries. */
 
 import { EACCES, EEXIST, ENOENT, ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import type { Address } from '../base/memory.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import {
@@ -23,7 +24,6 @@ import {
   putNegativeEntry,
   slotOf,
 } from './attributes.ts';
-import * as c from './constants.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { ROUTE_SHARED } from './opens.ts';

@@ -14,11 +14,11 @@
  */
 
 import { ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { statx } from '../fuse/wire/structs.ts';
 import type { SharedFile } from '../mappings/store.ts';
 import type { SourceCalls } from './calls.ts';
-import * as c from './constants.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import { SCRATCH } from './mount.ts';
 import { NO_NODE, type NodeTable } from './nodes.ts';

@@ -6,6 +6,7 @@
  */
 
 import { E2BIG, ENODATA, ENOTTY, ERANGE, ESTALE } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import { type Address, putString } from '../base/memory.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import { FUSE_SETXATTR_ACL_KILL_SGID } from '../fuse/wire/constants.ts';
@@ -18,7 +19,6 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { slotOf, statDescriptor } from './attributes.ts';
-import * as c from './constants.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 

@@ -20,19 +20,6 @@ export interface StoreCalls {
   };
 }
 
-export const O_RDONLY = 0o0;
-export const O_RDWR = 0o2;
-export const O_CREAT = 0o100;
-export const O_EXCL = 0o200;
-export const O_CLOEXEC = 0o2000000;
-const arm = process.arch === 'arm64';
-export const O_DIRECTORY = arm ? 0o40000 : 0o200000;
-export const O_NOFOLLOW = arm ? 0o100000 : 0o400000;
-export const AT_REMOVEDIR = 0x200;
-export const AT_EMPTY_PATH = 0x1000;
-export const AT_SYMLINK_NOFOLLOW = 0x100;
-export const STATX_BASIC_STATS = 0x7ff;
-
 /** Offsets of fields of struct statx and struct statfs (statx(2), statfs(2)). */
 export const STATX = { uid: 20, mode: 28, ino: 32, size: 40 } as const;
 export const STATFS = { bsize: 8, blocks: 16, bavail: 32 } as const;

@@ -10,6 +10,7 @@
  */
 
 import { EEXIST, ENOENT, ENOTEMPTY, EROFS, errnoText, UserError } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import * as k from './calls.ts';
@@ -19,7 +20,6 @@ const CLONE_NAME = /^c[0-9a-f]+-[0-9a-f]+$/;
 /** The most mounts that may share one store. */
 const MAX_PLACES = 256;
 
-const BTRFS_IOC_SUBVOL_CREATE = 0x5000940e;
 /** struct btrfs_ioctl_vol_args: fd i64, name[4088]. */
 const VOL_ARGS_BYTES = 4096;
 const LOCK_EX_NB = 2 | 4;
@@ -66,7 +66,7 @@ export function takePlace(options: PlaceOptions): Place {
       calls.close(storeFd);
       throw refusal(parentPath, made);
     }
-    const flags = k.O_RDONLY | k.O_DIRECTORY | k.O_NOFOLLOW | k.O_CLOEXEC;
+    const flags = c.O_RDONLY | c.O_DIRECTORY | c.O_NOFOLLOW | c.O_CLOEXEC;
     const directoryFd = calls.openat(storeFd, scratch.address, flags, 0);
     if (directoryFd < 0) continue;
     if (calls.flock(directoryFd, LOCK_EX_NB) < 0 || !stillNamed(calls, scratch, storeFd, directoryFd, index)) {
@@ -82,12 +82,12 @@ export function takePlace(options: PlaceOptions): Place {
       remove() {
         removeClones(calls, scratch, directoryFd);
         putString(scratch, 0, String(index));
-        calls.unlinkat(storeFd, scratch.address, k.AT_REMOVEDIR);
+        calls.unlinkat(storeFd, scratch.address, c.AT_REMOVEDIR);
         calls.close(directoryFd);
         calls.close(storeFd);
         // Fails while another mount has a folder in it, as it should. On btrfs this deletes the subvolume.
         putString(scratch, 0, STORE_NAME);
-        calls.unlinkat(parentFd, scratch.address, k.AT_REMOVEDIR);
+        calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
       },
     };
   }
@@ -99,14 +99,14 @@ export function takePlace(options: PlaceOptions): Place {
 function openStore(options: PlaceOptions): number {
   const { calls, scratch, parentFd, parentPath, filesystem } = options;
   const path = `${parentPath}/${STORE_NAME}`;
-  const flags = k.O_RDONLY | k.O_DIRECTORY | k.O_NOFOLLOW | k.O_CLOEXEC;
+  const flags = c.O_RDONLY | c.O_DIRECTORY | c.O_NOFOLLOW | c.O_CLOEXEC;
   putString(scratch, 0, STORE_NAME);
   let fd = calls.openat(parentFd, scratch.address, flags, 0);
   if (fd >= 0 && filesystem === 'btrfs' && inodeOf(calls, scratch, fd) === PLACEHOLDER_INODE) {
     // A snapshot shows the store's subvolume as an empty directory that nothing can be made in.
     calls.close(fd);
     putString(scratch, 0, STORE_NAME);
-    calls.unlinkat(parentFd, scratch.address, k.AT_REMOVEDIR);
+    calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
     fd = -ENOENT;
   }
   if (fd === -ENOENT) {
@@ -134,7 +134,7 @@ const PLACEHOLDER_INODE = 2;
 function inodeOf(calls: k.StoreCalls, scratch: Memory, fd: number): number {
   putString(scratch, SECOND, '');
   const { address, view } = scratch;
-  const read = calls.statx(fd, address + SECOND, k.AT_EMPTY_PATH, k.STATX_BASIC_STATS, address + STATX_AT);
+  const read = calls.statx(fd, address + SECOND, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, address + STATX_AT);
   return read < 0 ? read : getU64(view, STATX_AT + k.STATX.ino);
 }
 
@@ -143,7 +143,7 @@ function makeStore(options: PlaceOptions): number {
   if (filesystem === 'btrfs') {
     scratch.bytes.fill(0, LARGE, LARGE + VOL_ARGS_BYTES);
     putString(scratch, LARGE + 8, STORE_NAME);
-    const made = calls.ioctl(parentFd, BTRFS_IOC_SUBVOL_CREATE, scratch.address + LARGE);
+    const made = calls.ioctl(parentFd, c.BTRFS_IOC_SUBVOL_CREATE, scratch.address + LARGE);
     if (made < 0) return made;
     // A subvolume gets mode 0777 less the umask (btrfs_ioctl_snap_create); the daemon's is 077 here.
     return 0;
@@ -157,7 +157,7 @@ function stillNamed(calls: k.StoreCalls, scratch: Memory, storeFd: number, fd: n
   const held = inodeOf(calls, scratch, fd);
   const { address, view } = scratch;
   putString(scratch, 0, String(index));
-  const named = calls.statx(storeFd, address, k.AT_SYMLINK_NOFOLLOW, k.STATX_BASIC_STATS, address + STATX_AT);
+  const named = calls.statx(storeFd, address, c.AT_SYMLINK_NOFOLLOW, c.STATX_BASIC_STATS, address + STATX_AT);
   return named >= 0 && getU64(view, STATX_AT + k.STATX.ino) === held;
 }
 
@@ -166,7 +166,7 @@ function removeClones(calls: k.StoreCalls, scratch: Memory, folderFd: number): v
   putString(scratch, 0, '.');
   for (;;) {
     // A new stream each time round: entries are deleted under it.
-    const fd = calls.openat(folderFd, scratch.address, k.O_RDONLY | k.O_DIRECTORY | k.O_CLOEXEC, 0);
+    const fd = calls.openat(folderFd, scratch.address, c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC, 0);
     if (fd < 0) return;
     let removed = 0;
     for (;;) {

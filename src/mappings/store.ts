@@ -18,6 +18,7 @@
  */
 
 import { EDQUOT, EINVAL, ENOSPC } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import type { ExtentMap } from '../extents/extentmap.ts';
@@ -74,10 +75,7 @@ const EMPTY_AT = 64;
 const RESULT_AT = 128;
 const RANGE_AT = 512;
 
-const FICLONE = 0x40049409;
-const FS_IOC_GETFLAGS = 0x80086601;
 const FS_NOCOW_FL = 0x0080_0000;
-const POSIX_FADV_DONTNEED = 4;
 
 /** Files of more extents aren't shared whole: reading and comparing their maps would hold the mount up. */
 const MAX_EXTENTS = 16_384;
@@ -160,7 +158,7 @@ export class MappingStore {
     if (found !== NONE) {
       this.matched++;
       // The file's own clean pages would be a second copy.
-      this.#o.calls.posixFadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
+      this.#o.calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);
       return found;
     }
     return this.#make(file, exact.map.count);
@@ -196,7 +194,7 @@ export class MappingStore {
   openClone(row: number): number {
     const { calls, readOnlyFd, scratch } = this.#o;
     putString(scratch, NAME_AT, this.#name(row));
-    return calls.openat(readOnlyFd, scratch.address + NAME_AT, k.O_RDONLY | k.O_NOFOLLOW | k.O_CLOEXEC, 0);
+    return calls.openat(readOnlyFd, scratch.address + NAME_AT, c.O_RDONLY | c.O_NOFOLLOW | c.O_CLOEXEC, 0);
   }
 
   /**
@@ -271,23 +269,23 @@ export class MappingStore {
       return 'no-space';
     }
     if (filesystem === 'btrfs') {
-      if (calls.ioctl(file.fd, FS_IOC_GETFLAGS, scratch.address + RESULT_AT) < 0) return 'clone-failed';
+      if (calls.ioctl(file.fd, c.FS_IOC_GETFLAGS, scratch.address + RESULT_AT) < 0) return 'clone-failed';
       if ((scratch.view.getUint32(RESULT_AT, true) & FS_NOCOW_FL) !== 0) return 'nocow';
     }
     const row = this.#takeRow();
     if (row === NONE) return 'too-many-mappings';
     putString(scratch, NAME_AT, this.#name(row));
-    const flags = k.O_RDWR | k.O_CREAT | k.O_EXCL | k.O_NOFOLLOW | k.O_CLOEXEC;
+    const flags = c.O_RDWR | c.O_CREAT | c.O_EXCL | c.O_NOFOLLOW | c.O_CLOEXEC;
     const clone = calls.openat(directoryFd, scratch.address + NAME_AT, flags, 0o400);
     if (clone < 0) {
       this.#rows.give(row);
       return clone === -ENOSPC || clone === -EDQUOT ? 'no-space' : 'clone-failed';
     }
     if (extents <= EXTENTS_AT_ONCE) {
-      return this.#finishMaking(row, clone, file, calls.ioctl(clone, FICLONE, file.fd));
+      return this.#finishMaking(row, clone, file, calls.ioctl(clone, c.FICLONE, file.fd));
     }
     this.#making++;
-    return calls.ioctl.later(clone, FICLONE, file.fd).then((result) => {
+    return calls.ioctl.later(clone, c.FICLONE, file.fd).then((result) => {
       this.#making--;
       return this.#finishMaking(row, clone, file, result);
     });
@@ -297,7 +295,7 @@ export class MappingStore {
     const { calls, reader, scratch } = this.#o;
     let result = cloned;
     if ((result === -ENOSPC || result === -EDQUOT) && this.dropAllIdle() > 0) {
-      result = calls.ioctl(clone, FICLONE, file.fd);
+      result = calls.ioctl(clone, c.FICLONE, file.fd);
     }
     if (result < 0) {
       this.#discard(row, clone);
@@ -308,7 +306,7 @@ export class MappingStore {
     putString(scratch, EMPTY_AT, '');
     const { address, view } = scratch;
     const empty = address + EMPTY_AT;
-    if (calls.statx(clone, empty, k.AT_EMPTY_PATH, k.STATX_BASIC_STATS, address + RESULT_AT) < 0) {
+    if (calls.statx(clone, empty, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, address + RESULT_AT) < 0) {
       this.#discard(row, clone);
       return 'clone-failed';
     }
@@ -330,7 +328,7 @@ export class MappingStore {
     this.#rows.publish(row, size, map.hash(), inode);
     this.#bytes += size;
     this.made++;
-    calls.posixFadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
+    calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);
     return row;
   }
 

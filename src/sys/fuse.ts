@@ -1,7 +1,5 @@
 /** `/dev/fuse`: the connection's descriptor, and the registration of backing files on it. */
 
-import type { Memory } from '../base/memory.ts';
-import { putString } from '../base/memory.ts';
 import {
   AT_FDCWD,
   FUSE_DEV_IOC_BACKING_CLOSE,
@@ -9,7 +7,9 @@ import {
   O_CLOEXEC,
   O_NONBLOCK,
   O_RDWR,
-} from './constants.ts';
+} from '../base/linux.ts';
+import type { Memory } from '../base/memory.ts';
+import { putString } from '../base/memory.ts';
 import { ioctl, openat, read, write } from './libc.ts';
 
 /** Opens `/dev/fuse` for a new connection; non-blocking, so that readiness can be waited for on the event loop. */

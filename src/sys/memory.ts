@@ -1,7 +1,6 @@
 /** Memory with a fixed address. Nothing here is ever unmapped: it lives as long as the server. */
 
 import { errnoText } from '../base/errno.ts';
-import { type Memory, memoryAt } from '../base/memory.ts';
 import {
   MAP_ANONYMOUS,
   MAP_NORESERVE,
@@ -10,7 +9,8 @@ import {
   MFD_CLOEXEC,
   PROT_READ,
   PROT_WRITE,
-} from './constants.ts';
+} from '../base/linux.ts';
+import { type Memory, memoryAt } from '../base/memory.ts';
 import { ftruncate, memfdCreate, mmap, viewOf } from './libc.ts';
 
 function mapped(what: string, address: number, bytes: number): Memory {

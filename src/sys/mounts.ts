@@ -1,9 +1,6 @@
 /** Mounts: private copies of a mounted tree, mounting and unmounting, and what is mounted where. */
 
 import { readFileSync } from 'node:fs';
-import type { Memory } from '../base/memory.ts';
-import { putString } from '../base/memory.ts';
-import { setU64 } from '../base/struct.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -14,7 +11,10 @@ import {
   MOUNT_ATTR_RDONLY,
   OPEN_TREE_CLOEXEC,
   OPEN_TREE_CLONE,
-} from './constants.ts';
+} from '../base/linux.ts';
+import type { Memory } from '../base/memory.ts';
+import { putString } from '../base/memory.ts';
+import { setU64 } from '../base/struct.ts';
 import { close, mountSetattr, openTree } from './libc.ts';
 
 /**

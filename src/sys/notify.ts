@@ -1,6 +1,6 @@
 /** Telling systemd how a service is doing: sd_notify(3), a datagram to the socket that NOTIFY_SOCKET names. */
 
-import { AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM } from './constants.ts';
+import { AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM } from '../base/linux.ts';
 import { close, sendto, socket } from './libc.ts';
 import { allocate } from './memory.ts';
 

@@ -1,6 +1,7 @@
 /** What the tests of this folder share: a reader with real memory, and a kernel made of a list of extents. */
 
 import { closeSync, fstatSync, openSync } from 'node:fs';
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../src/base/linux.ts';
 import { type Memory, memoryAt } from '../../src/base/memory.ts';
 import type { ExtentCalls } from '../../src/extents/calls.ts';
 import type { ExtentMap } from '../../src/extents/extentmap.ts';
@@ -12,7 +13,6 @@ import {
   searchArgs,
   searchHeader,
 } from '../../src/extents/treesearch.ts';
-import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../src/sys/constants.ts';
 import * as libc from '../../src/sys/libc.ts';
 
 export const KIB = 1024;

@@ -4,8 +4,8 @@
  */
 
 import { EBADF, EMFILE, ENOENT, ENOTDIR } from '../../src/base/errno.ts';
+import * as c from '../../src/base/linux.ts';
 import type { BackingFiles } from '../../src/filesystem/calls.ts';
-import * as c from '../../src/filesystem/constants.ts';
 import type { Arena } from '../fuse/device.ts';
 
 export interface Inode {

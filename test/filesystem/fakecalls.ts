@@ -13,9 +13,9 @@ import {
   ERANGE,
   ESTALE,
 } from '../../src/base/errno.ts';
+import * as c from '../../src/base/linux.ts';
 import { setU64 } from '../../src/base/struct.ts';
 import type { SourceCalls } from '../../src/filesystem/calls.ts';
-import * as c from '../../src/filesystem/constants.ts';
 import { FILEID_XFS_INO64_GEN } from '../../src/filesystem/handles.ts';
 import { statx } from '../../src/fuse/wire/structs.ts';
 import { type Descriptor, type FakeKernel, type Inode, MOUNT_FD } from './fake.ts';

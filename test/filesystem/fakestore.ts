@@ -1,7 +1,7 @@
 /** A store of shared mappings in memory: clones are inodes of the fake kernel, found by the extents they hold. */
 
 import { ENOENT } from '../../src/base/errno.ts';
-import * as c from '../../src/filesystem/constants.ts';
+import * as c from '../../src/base/linux.ts';
 import type { SharedMappings } from '../../src/filesystem/routes.ts';
 import type { SharedFile } from '../../src/mappings/store.ts';
 import type { FakeBacking, FakeKernel, Inode } from './fake.ts';

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EIO, EMFILE, ENOMEM, ENOSPC, ESTALE, errnoText } from '../../src/base/errno.ts';
-import * as c from '../../src/filesystem/constants.ts';
+import * as c from '../../src/base/linux.ts';
 import type { OperationName } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { names, pack, type Reply } from '../fuse/device.ts';

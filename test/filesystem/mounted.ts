@@ -4,8 +4,8 @@
  */
 
 import assert from 'node:assert/strict';
+import * as c from '../../src/base/linux.ts';
 import { memoryAt } from '../../src/base/memory.ts';
-import * as c from '../../src/filesystem/constants.ts';
 import { NodeDescriptors } from '../../src/filesystem/descriptors.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
 import { type Mount, SCRATCH } from '../../src/filesystem/mount.ts';

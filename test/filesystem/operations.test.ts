@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { EACCES, EBADF, EEXIST, EINVAL, EMFILE, ENOENT, ESTALE } from '../../src/base/errno.ts';
-import * as c from '../../src/filesystem/constants.ts';
+import * as c from '../../src/base/linux.ts';
 import { type OperationName, operations } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { message, names, pack, type Reply } from '../fuse/device.ts';

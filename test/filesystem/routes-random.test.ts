@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ESTALE } from '../../src/base/errno.ts';
-import * as c from '../../src/filesystem/constants.ts';
+import * as c from '../../src/base/linux.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { names, pack } from '../fuse/device.ts';
 import { type Mounted, makeMounted, REGULAR, withClones } from './mounted.ts';

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EIO, ENFILE, ESTALE } from '../../src/base/errno.ts';
-import * as c from '../../src/filesystem/constants.ts';
+import * as c from '../../src/base/linux.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { names, pack } from '../fuse/device.ts';

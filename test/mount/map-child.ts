@@ -1,7 +1,7 @@
 /** `node map-child.js FILE`: maps the file, touches all its pages, says so, and keeps it mapped until its input ends. */
 
+import { MAP_SHARED, PROT_READ } from '../../src/base/linux.ts';
 import { memoryAt } from '../../src/base/memory.ts';
-import { MAP_SHARED, PROT_READ } from '../../src/sys/constants.ts';
 import * as libc from '../../src/sys/libc.ts';
 import * as posix from '../support/posix.ts';
 import { PAGE_BYTES } from './clones.ts';

@@ -4,9 +4,9 @@ import { closeSync, fsyncSync, ftruncateSync, openSync, readFileSync, readSync, 
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { EACCES, EBADF, ENOSYS } from '../../src/base/errno.ts';
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../src/base/linux.ts';
 import { type Memory, memoryAt } from '../../src/base/memory.ts';
 import { noPages, Residency, type ResidencyCalls } from '../../src/pagecache/residency.ts';
-import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../src/sys/constants.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { type FilesystemKind, type LoopFilesystem, makeLoopFilesystem } from '../support/loopfs.ts';
 import { map, poke, reflink, unmap } from '../support/posix.ts';

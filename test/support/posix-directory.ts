@@ -1,6 +1,6 @@
 /** Directory streams: getdents64(2) with the positions that it reports, which readdir(3) keeps to itself. */
 
-import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../../src/sys/constants.ts';
+import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../../src/base/linux.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, DATA_SLOT, DATA_SLOT_SIZE, dataAddress, type Name, nameAddress, scratch } from './scratch.ts';
 

@@ -4,7 +4,6 @@
  */
 
 import { execFileSync } from 'node:child_process';
-import { struct } from '../../src/base/struct.ts';
 import {
   AT_FDCWD,
   FICLONE,
@@ -17,7 +16,8 @@ import {
   O_RDONLY,
   O_WRONLY,
   POSIX_FADV_DONTNEED,
-} from '../../src/sys/constants.ts';
+} from '../../src/base/linux.ts';
+import { struct } from '../../src/base/struct.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, type Name, nameAddress, scratch, structAddress, structAt } from './scratch.ts';
 

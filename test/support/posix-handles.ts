@@ -1,7 +1,7 @@
 /** File handles: name_to_handle_at(2), by which a file is found again without its name. */
 
+import { AT_FDCWD, O_CLOEXEC } from '../../src/base/linux.ts';
 import { struct } from '../../src/base/struct.ts';
-import { AT_FDCWD, O_CLOEXEC } from '../../src/sys/constants.ts';
 import * as libc from '../../src/sys/libc.ts';
 import {
   check,

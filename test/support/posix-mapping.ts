@@ -2,8 +2,8 @@
  * Memory mappings of files: mmap(2). A mapping is named by its address, a number that can be sent to another process.
  */
 
+import { MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/base/linux.ts';
 import { type Memory, memoryAt } from '../../src/base/memory.ts';
-import { MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE } from '../../src/sys/constants.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check } from './scratch.ts';
 

@@ -1,6 +1,5 @@
 /** statx(2) and utimensat(2), with times as nanoseconds, which node:fs rounds when it sets them. */
 
-import { struct } from '../../src/base/struct.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -8,7 +7,8 @@ import {
   STATX_BASIC_STATS,
   STATX_BTIME,
   STATX_SUBVOL,
-} from '../../src/sys/constants.ts';
+} from '../../src/base/linux.ts';
+import { struct } from '../../src/base/struct.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, type Name, nameAddress, scratch, structAddress, structAt } from './scratch.ts';
 

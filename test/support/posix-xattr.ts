@@ -1,6 +1,6 @@
 /** Extended attributes: xattr(7). Those of a symbolic link itself are reached through /proc, by an O_PATH descriptor. */
 
-import { AT_FDCWD, O_CLOEXEC, O_NOFOLLOW, O_PATH } from '../../src/sys/constants.ts';
+import { AT_FDCWD, O_CLOEXEC, O_NOFOLLOW, O_PATH } from '../../src/base/linux.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, DATA_SLOT_SIZE, dataAddress, dataOf, dataWith, type Name, nameAddress } from './scratch.ts';
 

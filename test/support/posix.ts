@@ -6,7 +6,7 @@
  * Locks, mappings, attributes and what concerns extents have files of their own, which are exported from here, too.
  */
 
-import * as constants from '../../src/sys/constants.ts';
+import * as constants from '../../src/base/linux.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, DATA_SLOT_SIZE, dataAddress, dataOf, dataWith, type Name, nameAddress } from './scratch.ts';
 
@@ -30,7 +30,7 @@ export {
   SEEK_DATA,
   SEEK_HOLE,
   SEEK_SET,
-} from '../../src/sys/constants.ts';
+} from '../../src/base/linux.ts';
 export * from './posix-directory.ts';
 export * from './posix-extents.ts';
 export * from './posix-handles.ts';

@@ -1,4 +1,7 @@
-/** Numbers of the kernel's interface, under the kernel's names (x86-64 and the generic table, which arm64 shares). */
+/**
+ * Numbers of the kernel's interface, under the kernel's names (x86-64 and the generic table, which arm64 shares). The FUSE
+ * protocol's are in `fuse/wire/constants.ts`, those of extent maps in `extents`.
+ */
 
 export const AT_FDCWD = -100;
 export const AT_SYMLINK_NOFOLLOW = 0x100;
@@ -24,8 +27,19 @@ export const O_DIRECTORY = arm ? 0o40000 : 0o200000;
 export const O_NOFOLLOW = arm ? 0o100000 : 0o400000;
 export const O_DIRECT = arm ? 0o200000 : 0o40000;
 export const O_NOATIME = 0o1000000;
+export const O_SYNC = 0o4010000;
 export const O_PATH = 0o10000000;
 export const O_TMPFILE = 0o20000000 | O_DIRECTORY;
+
+export const S_IFMT = 0o170000;
+export const S_IFDIR = 0o040000;
+export const S_IFREG = 0o100000;
+export const S_ISUID = 0o4000;
+export const S_ISGID = 0o2000;
+export const S_IXGRP = 0o10;
+
+export const UTIME_NOW = 0x3fffffff;
+export const UTIME_OMIT = 0x3ffffffe;
 
 export const SEEK_SET = 0;
 export const SEEK_DATA = 3;

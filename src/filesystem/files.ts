@@ -16,11 +16,14 @@ import { OWN } from './routes.ts';
 const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC | c.O_NOATIME;
 const OUR_FLAGS = c.O_NONBLOCK | c.O_NOFOLLOW | c.O_CLOEXEC;
 
-/** The handle of an open through which the file can be mapped for writing, which takes O_RDWR (mmap(2)), has this flag. */
-const HANDLE_MAPS = 1;
+/** Flags of a handle: the open is for writing; the file can be mapped for writing through it (O_RDWR, mmap(2)). */
+const HANDLE_WRITES = 1;
+const HANDLE_MAPS = 2;
 
 /** What an open is for, as far as it makes a difference here: reading, writing, or writing also through a map. */
 type Access = 'reads' | 'writes' | 'maps';
+
+const handleFlags = { reads: 0, writes: HANDLE_WRITES, maps: HANDLE_WRITES | HANDLE_MAPS } as const;
 
 function accessOf(flags: number): Access {
   if ((flags & c.O_ACCMODE) === c.O_RDWR) return 'maps';
@@ -120,7 +123,7 @@ function openWith(
   const route = m.opens.route(row);
   let handle = 0;
   if (access !== 'reads' || route === ROUTE_RELAYED) {
-    handle = m.opens.addHandle(fd, slot, access === 'maps' ? HANDLE_MAPS : 0);
+    handle = m.opens.addHandle(fd, slot, handleFlags[access]);
     if (handle < 0) {
       m.calls.close(fd);
       dropOpen(m, slot, row, access === 'maps');
@@ -165,11 +168,15 @@ function dropOpen(m: Mount, slot: number, row: number, maps: boolean): void {
 
 export function release(m: Mount, r: Request): Outcome {
   const handle = fuse_release_in.fh.get(m.input.view, r.at);
-  const maps = (m.opens.handleFlags(handle) & HANDLE_MAPS) !== 0;
+  const flags = m.opens.handleFlags(handle);
+  const writes = (flags & HANDLE_WRITES) !== 0;
+  const maps = (flags & HANDLE_MAPS) !== 0;
   const fd = m.opens.dropHandle(handle);
   if (fd >= 0) m.calls.close(fd);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
+  // What was written may have replaced the last use of a mapping's extents.
+  if (writes) m.routes.referencesDropped(slot);
   const row = m.nodes.openRow(slot);
   if (row >= 0) dropOpen(m, slot, row, maps);
   // What was written through a map has changed the times, and the kernel has not seen it.

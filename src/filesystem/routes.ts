@@ -218,7 +218,7 @@ export class Routes {
     this.#options.mappings?.release(mapping);
   }
 
-  /** A name went away, and with it perhaps the last file that shares a mapping's extents. */
+  /** A name went away or content was replaced, and with it perhaps the last use of a mapping's extents by a file. */
   referencesDropped(slot: number): void {
     const { mappings, nodes } = this.#options;
     if (mappings === undefined) return;

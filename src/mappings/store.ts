@@ -83,8 +83,9 @@ const MAX_EXTENTS = 16_384;
 const EXTENTS_AT_ONCE = 128;
 /** Dirty pages are written back after 30 s (vm.dirty_expire_centisecs); a file older than this is taken for clean. */
 const DIRTY_WINDOW_MS = 60_000;
-/** How often free space is looked at. */
-const SPACE_INTERVAL_MS = 250;
+/** How often free space is looked at, at the most, and how many such intervals ahead. */
+const SPACE_INTERVAL_MS = 40;
+const FORESIGHT = 2;
 /** When a mapping whose file was deleted is looked at: inodes die some time after their last name. */
 const SUSPECT_DELAYS_MS = [20, 100, 400, 2000, 10_000] as const;
 /** Mappings looked at per step of a pass that a deletion asked for, and of one that nothing asked for. */
@@ -103,6 +104,7 @@ export class MappingStore {
   #bytes = 0;
   #spaceCheckedMs = Number.NEGATIVE_INFINITY;
   #spaceLow = false;
+  #freeBytes = 0;
   readonly #suspects = new Map<number, { attempt: number; dueMs: number }>();
   /** Rows still to be looked at in the pass that a deletion asked for. */
   #passLeft = 0;
@@ -407,6 +409,10 @@ export class MappingStore {
     }
   }
 
+  /**
+   * Whether free space is under the floor, or will be before it is looked at again some times if it goes on falling as it
+   * did: writers of passthrough files don't ask us, and a clone that is in their way must be gone before they get there.
+   */
   #isSpaceLow(): boolean {
     const now = this.#o.monotonicMs();
     if (now - this.#spaceCheckedMs < SPACE_INTERVAL_MS) return this.#spaceLow;
@@ -414,7 +420,10 @@ export class MappingStore {
     const { calls, directoryFd, scratch, floorBytes } = this.#o;
     if (calls.fstatfs(directoryFd, scratch.address + RESULT_AT) < 0) return this.#spaceLow;
     const blockBytes = getU64(scratch.view, RESULT_AT + k.STATFS.bsize);
-    this.#spaceLow = getU64(scratch.view, RESULT_AT + k.STATFS.bavail) * blockBytes < floorBytes;
+    const freeBytes = getU64(scratch.view, RESULT_AT + k.STATFS.bavail) * blockBytes;
+    const fallenBytes = Math.max(0, this.#freeBytes - freeBytes);
+    this.#freeBytes = freeBytes;
+    this.#spaceLow = freeBytes - FORESIGHT * fallenBytes < floorBytes;
     return this.#spaceLow;
   }
 }

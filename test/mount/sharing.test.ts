@@ -47,9 +47,12 @@ for (const [kind, fileMib] of sizes) {
 
       // The control: the same files without us.
       dropPages(originals);
-      await readFiles(originals);
-      // A few pages may have been reclaimed again already.
-      assert.ok(residentPages(originals) > 0.97 * CLONES * onePages);
+      // Pages may be reclaimed again while others are read.
+      for (let round = 0; round < 5 && residentPages(originals) < 0.97 * CLONES * onePages; round++) {
+        await readFiles(originals);
+      }
+      const without = residentPages(originals);
+      assert.ok(without >= 0.97 * CLONES * onePages, `${without} pages, one copy has ${onePages}`);
 
       await settled();
       const server = await mountSharedext(source, join(filesystem.folder, 'shared'), 'settle=0');

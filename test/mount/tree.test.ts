@@ -23,6 +23,7 @@ const parts = [
   '/usr/share/doc',
   '/usr/lib/gcc',
   '/usr/lib/git-core',
+  '/usr/share/locale',
   '/usr/share',
 ];
 const LEAST_FILES = 20_000;

@@ -80,9 +80,11 @@ export function reportText(report: Report): string {
 Written by \`npm run bench\` on ${report.date}: sharedext ${report.version}, Linux ${report.kernel}, ${report.filesystem}, Node ${report.node},
 ${report.bindfs}, ${report.processor}.
 
-Medians of ${report.rounds} rounds; in parentheses the ratio to the bare filesystem in the same run. Callers and
-servers ran ${report.placement}. The loops call the C library from another process than the server; nothing is subtracted. \`sharedext\` shares and \`nosharedext\` is the same mount
-without sharing. For "uncached" rows the kernel's inodes and names were dropped before each round (not its pages).
+Medians of ${report.rounds} rounds; in parentheses the ratio to the bare filesystem in the same run. Callers
+and servers ran ${report.placement}. The loops call the C library from another process than the server; nothing is
+subtracted. \`sharedext\` shares and \`nosharedext\` is the same mount without sharing. For "uncached" rows the kernel's
+inodes and names were dropped before each round (not its pages). In the row "clone, first" only the bare filesystem reads
+from the disk: the other places come after it.
 
 ${timesTable(report)}
 

@@ -8,7 +8,6 @@ export const AT_SYMLINK_NOFOLLOW = 0x100;
 export const AT_REMOVEDIR = 0x200;
 export const AT_SYMLINK_FOLLOW = 0x400;
 export const AT_EMPTY_PATH = 0x1000;
-export const AT_RECURSIVE = 0x8000;
 
 export const O_RDONLY = 0o0;
 export const O_WRONLY = 0o1;
@@ -16,7 +15,6 @@ export const O_RDWR = 0o2;
 export const O_ACCMODE = 0o3;
 export const O_CREAT = 0o100;
 export const O_EXCL = 0o200;
-export const O_NOCTTY = 0o400;
 export const O_TRUNC = 0o1000;
 export const O_APPEND = 0o2000;
 export const O_NONBLOCK = 0o4000;
@@ -67,7 +65,6 @@ export const FS_IOC_FSSETXATTR = 0x401c5820;
 export const FS_IOC_FIEMAP = 0xc020660b;
 export const BTRFS_IOC_TREE_SEARCH_V2 = 0xc0709411;
 export const BTRFS_IOC_SUBVOL_CREATE = 0x5000940e;
-export const BTRFS_IOC_SNAP_DESTROY = 0x5000940f;
 export const FUSE_DEV_IOC_BACKING_OPEN = 0x4010e501;
 export const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
 

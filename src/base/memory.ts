@@ -17,12 +17,6 @@ export function memoryAt(address: Address, buffer: ArrayBuffer): Memory {
   return { address, bytes: new Uint8Array(buffer), view: new DataView(buffer) };
 }
 
-/** The length of the NUL-terminated string at `at`, without its NUL; `limit` is the first offset beyond the memory. */
-export function stringLength(memory: Memory, at: number, limit: number): number {
-  const end = memory.bytes.indexOf(0, at);
-  return end < 0 || end >= limit ? -1 : end - at;
-}
-
 /** Writes `text` with a terminating NUL at `at`, and returns the offset behind the NUL. Strings are written as UTF-8. */
 export function putString(memory: Memory, at: number, text: string | Uint8Array): number {
   const bytes = typeof text === 'string' ? Buffer.from(text) : text;

@@ -96,8 +96,8 @@ export class Routes {
     return this.#pending.size === 0 ? undefined : this.#pending.get(slot);
   }
 
-  countOwn(reason: string): void {
-    this.reasons.set(reason, (this.reasons.get(reason) ?? 0) + 1);
+  countOwn(reason: OwnReason): void {
+    this.#count(reason);
   }
 
   /** Whether the node may be written to; if not, it has just left the shared route for good, and the answer is ESTALE. */
@@ -226,9 +226,14 @@ export class Routes {
     mappings.suspect(mapping);
   }
 
+  /** Takes the own route, for a reason of ours or one that the store gives. */
   #own(reason: string): number {
-    this.countOwn(reason);
+    this.#count(reason);
     return OWN;
+  }
+
+  #count(reason: string): void {
+    this.reasons.set(reason, (this.reasons.get(reason) ?? 0) + 1);
   }
 
   #breakSharing(slot: number): void {

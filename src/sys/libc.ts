@@ -105,7 +105,6 @@ export function mmap(length: number, protection: number, flags: number, fd: numb
   return address === -1 ? -koffi.errno() : address;
 }
 export const munmap = declare('munmap', 'int', ['uintptr_t', 'size_t']);
-export const madvise = declare('madvise', 'int', ['uintptr_t', 'size_t', 'int']);
 export const msync = declare('msync', 'int', ['uintptr_t', 'size_t', 'int']);
 export const mincore = declare('mincore', 'int', ['uintptr_t', 'size_t', 'uintptr_t']);
 export const prctl = declare('prctl', 'int', ['int', 'uint64_t', 'uint64_t', 'uint64_t', 'uint64_t']);

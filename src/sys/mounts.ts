@@ -91,14 +91,3 @@ export function mounts(): MountEntry[] {
 function fromLatin1(text: string): string {
   return Buffer.from(text, 'latin1').toString('utf8');
 }
-
-/** The mount that a path's last component would be found on: the deepest, and of those the last. */
-export function mountOf(path: string, entries: readonly MountEntry[] = mounts()): MountEntry | undefined {
-  let best: MountEntry | undefined;
-  for (const entry of entries) {
-    const { mountpoint } = entry;
-    const inside = path === mountpoint || mountpoint === '/' || path.startsWith(`${mountpoint}/`);
-    if (inside && (best === undefined || mountpoint.length >= best.mountpoint.length)) best = entry;
-  }
-  return best;
-}

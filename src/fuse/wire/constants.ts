@@ -6,8 +6,6 @@ export const FUSE_KERNEL_MINOR_VERSION = 45;
 /** Passthrough arrived with 7.40 (Linux 6.9); nothing older can carry us. */
 export const OLDEST_MINOR_VERSION = 40;
 
-export const FUSE_ROOT_ID = 1;
-
 /** INIT flags by bit number: bits above 31 travel in `flags2`. */
 export const initFlagBits = {
   FUSE_ASYNC_READ: 0,
@@ -56,21 +54,12 @@ export const initFlagBits = {
 
 export type InitFlag = keyof typeof initFlagBits;
 
-/** The bit of `unique` (63) that marks a request as sent again, in the upper half. */
-export const FUSE_UNIQUE_RESEND_HIGH = 0x8000_0000;
-
-export const FOPEN_DIRECT_IO = 1 << 0;
-export const FOPEN_KEEP_CACHE = 1 << 1;
-export const FOPEN_CACHE_DIR = 1 << 3;
 export const FOPEN_PASSTHROUGH = 1 << 7;
 
-export const FUSE_GETATTR_FH = 1 << 0;
 export const FUSE_FSYNC_FDATASYNC = 1 << 0;
 export const FUSE_OPEN_KILL_SUIDGID = 1 << 0;
 export const FUSE_WRITE_KILL_SUIDGID = 1 << 2;
 export const FUSE_SETXATTR_ACL_KILL_SGID = 1 << 0;
-export const FUSE_IOCTL_DIR = 1 << 4;
-
 export const FATTR_MODE = 1 << 0;
 export const FATTR_UID = 1 << 1;
 export const FATTR_GID = 1 << 2;
@@ -80,9 +69,7 @@ export const FATTR_MTIME = 1 << 5;
 export const FATTR_FH = 1 << 6;
 export const FATTR_ATIME_NOW = 1 << 7;
 export const FATTR_MTIME_NOW = 1 << 8;
-export const FATTR_CTIME = 1 << 10;
 export const FATTR_KILL_SUIDGID = 1 << 11;
 
 /** Codes of messages that we send unasked: they stand where a reply has its error, with a unique of 0. */
 export const FUSE_NOTIFY_INVAL_INODE = 2;
-export const FUSE_NOTIFY_INVAL_ENTRY = 3;

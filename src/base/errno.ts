@@ -82,6 +82,11 @@ export function errnoText(errno: number): string {
   return names.get(positive) ?? `error ${positive}`;
 }
 
+/** The name of an error number, positive or negated. */
+export function errnoName(errno: number): string {
+  return errnoText(errno).replace(/ \(.*/, '');
+}
+
 /** An error for people: what was being done, to what, how it failed, and what to do about it. Printed without a stack. */
 export class UserError extends Error {
   override readonly name = 'UserError';

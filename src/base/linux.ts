@@ -40,6 +40,7 @@ export const UTIME_NOW = 0x3fffffff;
 export const UTIME_OMIT = 0x3ffffffe;
 
 export const SEEK_SET = 0;
+export const SEEK_END = 2;
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 
@@ -77,7 +78,16 @@ export const MAP_SHARED = 1;
 export const MAP_PRIVATE = 2;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_NORESERVE = 0x4000;
+export const POSIX_FADV_RANDOM = 1;
+export const POSIX_FADV_WILLNEED = 3;
 export const POSIX_FADV_DONTNEED = 4;
+/** Flag of preadv2(2) and pwritev2(2): fail with EAGAIN rather than wait. */
+export const RWF_NOWAIT = 8;
+
+/** Commands and values of fcntl(2). */
+export const F_RDLCK = 0;
+export const F_UNLCK = 2;
+export const F_SETLEASE = 1024;
 
 export const MNT_DETACH = 2;
 export const MFD_CLOEXEC = 1;

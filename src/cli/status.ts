@@ -164,7 +164,7 @@ function details(report: MountReport): string {
   const { source, mountpoint } = report;
   const title = `${paint('bold', mountpoint)} shows ${source}`;
   if (report.state !== 'serving') return `${title}\n${paint('red', report.state)}: ${report.advice}`;
-  const { open, nodes, descriptors, backing, mappings, memory } = report;
+  const { open, nodes, descriptors, backing, mappings, composed, memory } = report;
   const rows: [string, string][] = [
     [
       'daemon',
@@ -173,7 +173,10 @@ function details(report: MountReport): string {
     ['filesystem', `${report.filesystem}, device 0:${report.minor}`],
     ['store', report.store ?? 'none (nosharedext)'],
     ['nodes', `${nodes.count} of at most ${nodes.limit}, ${nodes.detached} detached`],
-    ['open', `${open.inodes} files: ${open.own} own, ${open.shared} shared, ${open.relayed} relayed`],
+    [
+      'open',
+      `${open.inodes} files: ${open.own} own, ${open.shared} shared, ${open.composed} composed, ${open.relayed} relayed`,
+    ],
     ['backing files', `${backing.count} of at most ${backing.limit}`],
     ['descriptors', `${descriptors.process} (${descriptors.handles} for opens, ${descriptors.pinned} pinned)`],
   ];
@@ -181,6 +184,12 @@ function details(report: MountReport): string {
     rows.push([
       'mappings',
       `${mappings.count} of ${bytes(mappings.bytes)}, ${mappings.idle} idle; made ${mappings.made}, matched ${mappings.matched}, dropped ${mappings.dropped}, mismatched ${mappings.mismatched}`,
+    ]);
+  }
+  if (composed !== null) {
+    rows.push([
+      'composed',
+      `${composed.packs} packs, ${composed.indexed} extents indexed in ${bytes(composed.heldBytes)}; read ${bytes(composed.mappingBytes)} from shared mappings, ${bytes(composed.ownBytes)} from files, ${bytes(composed.zeroBytes)} of zeros; ${composed.slowReads} reads and ${composed.slowWrites} writes waited`,
     ]);
   }
   rows.push(

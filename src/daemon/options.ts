@@ -75,6 +75,16 @@ export const ownOptions: readonly OptionHelp[] = [
     value: 'BYTES|N%',
     help: 'free space below which idle clones are dropped and none is made (default 2%, at most 1G)',
   },
+  {
+    name: 'composed',
+    value: 'SIZE|off',
+    help: 'share files of at least this size extent by extent where they have diverged (default 4m)',
+  },
+  {
+    name: 'composedshare',
+    value: 'N%',
+    help: 'how much of such a file must be shared (default 10%)',
+  },
   { name: 'backing', value: 'N', help: 'the most files registered for passthrough at a time (default 262144)' },
   { name: 'nodes', value: 'N', help: 'the most inodes that the kernel may know (default 16777216)' },
   { name: 'nosubtype', help: 'show the type "fuse" instead of "fuse.sharedext", for tools that compare it' },
@@ -93,6 +103,10 @@ export interface MountOptions {
   readonly settleMs: number;
   readonly maxMappings: number;
   readonly floor: { readonly bytes: number } | { readonly percent: number };
+  /** The least size of a file that is composed, in bytes; undefined when none is. */
+  readonly composed: number | undefined;
+  /** How much of it must be shared, in percent. */
+  readonly composedShare: number;
   readonly maxBacking: number;
   readonly maxNodes: number;
   readonly subtype: boolean;
@@ -113,11 +127,34 @@ function whole(name: string, value: string, least: number, most: number): number
 }
 
 function floorOf(value: string): MountOptions['floor'] {
+  const percent = percentOf(value);
+  if (percent !== undefined) return { percent };
+  const bytes = bytesOf(value);
+  if (bytes === undefined) throw wrong('floor', value, 'bytes (with k, m, g or t) or a percentage up to 100%');
+  return { bytes };
+}
+
+function percentOf(value: string): number | undefined {
   const percent = /^(\d+(?:\.\d+)?)%$/.exec(value)?.[1];
-  if (percent !== undefined && Number(percent) <= 100) return { percent: Number(percent) };
+  return percent !== undefined && Number(percent) <= 100 ? Number(percent) : undefined;
+}
+
+function bytesOf(value: string): number | undefined {
   const match = /^(\d+)([kmgt]?)$/i.exec(value);
-  if (!match) throw wrong('floor', value, 'bytes (with k, m, g or t) or a percentage up to 100%');
-  return { bytes: Number(match[1]) * (suffixes[(match[2] ?? '').toLowerCase()] ?? 1) };
+  return match === null ? undefined : Number(match[1]) * (suffixes[(match[2] ?? '').toLowerCase()] ?? 1);
+}
+
+function composedOf(value: string): number | undefined {
+  if (value === 'off') return undefined;
+  const bytes = bytesOf(value);
+  if (bytes === undefined) throw wrong('composed', value, 'bytes (with k, m, g or t) or off');
+  return bytes;
+}
+
+function shareOf(value: string): number {
+  const percent = percentOf(value);
+  if (percent === undefined) throw wrong('composedshare', value, 'a percentage up to 100%');
+  return percent;
 }
 
 function cacheOf(value: string): CacheOption {
@@ -142,6 +179,8 @@ export function parseOptions(texts: readonly string[]): MountOptions {
     settleMs: 1000,
     maxMappings: 131_072,
     floor: { percent: 2 },
+    composed: 4 * 2 ** 20,
+    composedShare: 10,
     maxBacking: 262_144,
     maxNodes: 2 ** 24,
     subtype: true,
@@ -190,6 +229,12 @@ function applyOption(draft: Draft, word: string): void {
       return;
     case 'floor':
       draft.floor = floorOf(value);
+      return;
+    case 'composed':
+      draft.composed = composedOf(value);
+      return;
+    case 'composedshare':
+      draft.composedShare = shareOf(value);
       return;
     case 'backing':
       draft.maxBacking = whole(name, value, 0, 2 ** 24);

@@ -7,18 +7,9 @@
  */
 
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
-import {
-  AT_EMPTY_PATH,
-  AT_FDCWD,
-  MNT_DETACH,
-  O_CLOEXEC,
-  O_DIRECTORY,
-  O_RDONLY,
-  PR_SET_SECUREBITS,
-  SECBIT_NO_SETUID_FIXUP,
-} from '../base/linux.ts';
+import { AT_EMPTY_PATH, MNT_DETACH, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
-import { EXTENT_READER_MEMORY_BYTES, ExtentReader } from '../extents/identify.ts';
+import type { Composing } from '../filesystem/composing.ts';
 import { NodeDescriptors } from '../filesystem/descriptors.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
 import { HANDLE_BYTES } from '../filesystem/handles.ts';
@@ -28,15 +19,17 @@ import { OpenTable, openTableBytes } from '../filesystem/opens.ts';
 import { Routes } from '../filesystem/routes.ts';
 import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
 import { BUFFER_BYTES, type Observer, Session } from '../fuse/server/session.ts';
-import { PLACE_SCRATCH_BYTES, type Place, takePlace } from '../mappings/place.ts';
-import { MappingStore, STORE_SCRATCH_BYTES } from '../mappings/store.ts';
+import type { ExtentIndex } from '../mappings/extentindex.ts';
+import type { MappingStore } from '../mappings/store.ts';
 import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate, allocateShared } from '../sys/memory.ts';
-import { mounts, readOnlyMount } from '../sys/mounts.ts';
+import { mounts } from '../sys/mounts.ts';
 import { checkMountpoint } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
-import { existingDirectory, identityOf, openSource, probeReflink, probeSameFilesystem, type Source } from './source.ts';
+import { makeComposing, openSharing, type Sharing } from './sharing.ts';
+import { existingDirectory, identityOf, openSource, type Source } from './source.ts';
+import { Undo } from './undo.ts';
 
 export interface ServerOptions {
   readonly source: string;
@@ -61,6 +54,9 @@ export interface Server {
   readonly descriptors: NodeDescriptors;
   readonly backing: FuseBackingFiles;
   readonly mappings: MappingStore | undefined;
+  /** The composed route, and what it holds; undefined when it is off. */
+  readonly composing: Composing | undefined;
+  readonly index: ExtentIndex | undefined;
   /** Where the clones are, relative to the store's parent; undefined when sharing is off. */
   readonly storePath: string | undefined;
   /** Unmounts; lazily when the mount is in use, so that it ends when its last user does. Returns 0 or a negated errno. */
@@ -69,7 +65,6 @@ export interface Server {
   readonly ended: Promise<string | undefined>;
 }
 
-const MAX_FLOOR_BYTES = 2 ** 30;
 const UNLIMITED_SECONDS = 2 ** 31;
 /** How often the store gets to tidy up. */
 const TIDY_INTERVAL_MS = 50;
@@ -82,19 +77,6 @@ function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
   };
   const value = typeof options.cache === 'number' ? options.cache : seconds[options.cache];
   return { entrySeconds: value, attributeSeconds: value };
-}
-
-/** Things to undo, last first. */
-class Undo {
-  readonly #steps: (() => void)[] = [];
-
-  push(step: () => void): void {
-    this.#steps.push(step);
-  }
-
-  run(): void {
-    for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) step();
-  }
 }
 
 /**
@@ -132,9 +114,8 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const device = openDevice(scratch);
   undo.push(() => sys.close(device.fd));
   const backing = new FuseBackingFiles(device.fd, options.maxBacking, allocate('backing files', 64));
-  const reader = new ExtentReader({ ioctl: sys.ioctl }, allocate('extents', EXTENT_READER_MEMORY_BYTES));
 
-  const shared = options.share ? openStore(source, options, reader, backing, undo) : undefined;
+  const shared = options.share ? openSharing(source, options, backing, undo) : undefined;
   const own = identityOf(source.mountFd, scratch);
   const server = assemble(given, source, cache, device, backing, shared, own.subvolume);
   const { mount, session } = server;
@@ -164,7 +145,11 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const ready = await session.ready;
   if (!ready.ok) throw new UserError(`Cannot serve ${mountpoint}: ${ready.why}`);
 
-  const tidying = setInterval(() => shared?.mappings.tidy(), TIDY_INTERVAL_MS);
+  // Who opens a file while we hold a lease of it for a moment makes the kernel tell us by this signal.
+  const ignore = (): void => {};
+  process.on('SIGIO', ignore);
+  undo.push(() => process.off('SIGIO', ignore));
+  const tidying = setInterval(() => tidy(shared, mount.composing), TIDY_INTERVAL_MS);
   undo.push(() => clearInterval(tidying));
   const ended = session.ended.then((why) => {
     // After an unmount the mountpoint is whatever was there before: it must not be unmounted as well.
@@ -188,6 +173,8 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     descriptors: mount.descriptors,
     backing,
     mappings: shared?.mappings,
+    composing: mount.composing,
+    index: shared?.composed?.index,
     storePath: shared?.path,
     async unmount() {
       const result = await sys.umount2.later(mountpoint, 0);
@@ -197,69 +184,19 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   };
 }
 
+/** Does a little of the work that can wait. */
+function tidy(shared: Sharing | undefined, composing: Composing | undefined): void {
+  if (shared === undefined) return;
+  shared.mappings.tidy();
+  if (composing === undefined) return;
+  composing.packs.tidy();
+  if (composing.packs.packs > 0 && shared.mappings.isSpaceLow()) composing.makeRoom();
+}
+
 function openDevice(scratch: Parameters<typeof openFuseDevice>[0]): FuseDevice {
   const fd = openFuseDevice(scratch);
   if (fd >= 0) return new FuseDevice(fd);
   throw new UserError(`Cannot open /dev/fuse: ${errnoText(fd)}, try "modprobe fuse"`);
-}
-
-interface SharedStore {
-  readonly place: Place;
-  readonly path: string;
-  readonly mappings: MappingStore;
-  readonly readOnlyFd: number;
-  /** What the mount must not show. */
-  readonly inode: number;
-  readonly subvolume: number;
-}
-
-function openStore(
-  source: Source,
-  options: MountOptions,
-  reader: ExtentReader,
-  backing: FuseBackingFiles,
-  undo: Undo,
-): SharedStore {
-  const scratch = allocate('the store', PLACE_SCRATCH_BYTES);
-  const parentPath = options.store === undefined ? source.path : existingDirectory('store', options.store);
-  putString(scratch, 0, parentPath);
-  const parentFd = sys.openat(AT_FDCWD, scratch.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-  if (parentFd < 0) throw new UserError(`Cannot open the store's directory ${parentPath}: ${errnoText(parentFd)}`);
-  undo.push(() => sys.close(parentFd));
-  if (options.store === undefined && source.readOnly) {
-    throw new UserError(
-      `Cannot make the store: the source ${source.path} is read-only, mount with store=DIR, a directory on the same filesystem that can be written`,
-    );
-  }
-  const place = takePlace({ calls: sys, scratch, parentFd, parentPath, filesystem: source.filesystem });
-  undo.push(() => place.remove());
-  const cloned = probeReflink(place.directoryFd, scratch);
-  if (cloned < 0) {
-    throw new UserError(
-      `Cannot share: ${parentPath} makes no reflinks (${errnoText(cloned)}); for XFS make the filesystem with "mkfs.xfs -m reflink=1", or mount with nosharedext`,
-    );
-  }
-  if (probeSameFilesystem(source.directoryFd, place.directoryFd, scratch) === -18) {
-    throw new UserError(`Cannot use the store ${parentPath}: it is not on the filesystem of the source ${source.path}`);
-  }
-  const readOnlyFd = readOnlyMount(place.directoryFd, scratch);
-  if (readOnlyFd < 0) throw new UserError(`Cannot make a read-only mount of the store: ${errnoText(readOnlyFd)}`);
-  undo.push(() => sys.close(readOnlyFd));
-  const { floor } = options;
-  const mappings = new MappingStore({
-    calls: sys,
-    reader,
-    filesystem: source.filesystem,
-    backing,
-    directoryFd: place.directoryFd,
-    readOnlyFd,
-    scratch: allocate('clones', STORE_SCRATCH_BYTES),
-    maxMappings: options.maxMappings,
-    floorBytes: 'bytes' in floor ? floor.bytes : Math.min((source.totalBytes * floor.percent) / 100, MAX_FLOOR_BYTES),
-    monotonicMs: () => performance.now(),
-  });
-  const identity = identityOf(place.storeFd, scratch);
-  return { place, path: `${parentPath}/${place.name}`, mappings, readOnlyFd, ...identity };
 }
 
 function assemble(
@@ -268,7 +205,7 @@ function assemble(
   cache: CachePolicy,
   device: FuseDevice,
   backing: FuseBackingFiles,
-  shared: SharedStore | undefined,
+  shared: Sharing | undefined,
   ownSubvolume: number,
 ): { readonly mount: Mount; readonly session: Session } {
   const { options } = given;
@@ -284,6 +221,8 @@ function assemble(
     device.write(notices, invalidateAttributes(notices, nodeid));
   };
   const descriptors = new NodeDescriptors(sys, nodes, source.mountFd);
+  const parts = shared?.composed;
+  const composing = parts === undefined ? undefined : makeComposing(source, options, parts, scratch);
   const routes = new Routes({
     calls: sys,
     nodes,
@@ -292,6 +231,7 @@ function assemble(
     mountFd: source.mountFd,
     scratch,
     mappings: shared?.mappings,
+    composing,
     settleMs: options.settleMs,
     now: Date.now,
     invalidateAttributes: invalidate,
@@ -303,6 +243,7 @@ function assemble(
     nodes,
     opens,
     routes,
+    composing,
     descriptors,
     input,
     output,

@@ -30,6 +30,8 @@ export interface Source {
   /** The same directory on its own mount, which stays busy as long as we serve it. */
   readonly directoryFd: number;
   readonly totalBytes: number;
+  /** The unit of allocation. */
+  readonly blockBytes: number;
   readonly readOnly: boolean;
   close(): void;
 }
@@ -54,6 +56,7 @@ const ST_RDONLY = 1;
 export interface FilesystemFacts {
   readonly name: string;
   readonly totalBytes: number;
+  readonly blockBytes: number;
   readonly readOnly: boolean;
 }
 
@@ -65,6 +68,7 @@ export function filesystemFacts(fd: number, scratch: Memory): FilesystemFacts {
   return {
     name: names[magic] ?? `a filesystem of type 0x${magic.toString(16)}`,
     totalBytes: getU64(scratch.view, STATFS_BLOCKS) * getU64(scratch.view, STATFS_BSIZE),
+    blockBytes: getU64(scratch.view, STATFS_BSIZE),
     readOnly: (scratch.view.getUint32(STATFS_FLAGS, true) & ST_RDONLY) !== 0,
   };
 }
@@ -116,6 +120,7 @@ export function openSource(path: string, scratch: Memory): Source {
     mountFd,
     directoryFd,
     totalBytes: facts.totalBytes,
+    blockBytes: facts.blockBytes,
     readOnly: facts.readOnly,
     close() {
       close(mountFd);

@@ -1,7 +1,7 @@
 /** What a running server says of itself. docs/status.md describes each field; the number of the schema changes with it. */
 
 import { readdirSync } from 'node:fs';
-import { ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED } from '../filesystem/opens.ts';
+import { ROUTE_COMPOSED, ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED } from '../filesystem/opens.ts';
 import { operationOf } from '../fuse/wire/operations.ts';
 import type { Server } from './server.ts';
 
@@ -21,6 +21,29 @@ function mappingsOf(server: Server) {
   if (mappings === undefined) return null;
   const { count, idle, bytes, made, matched, dropped, mismatched } = mappings;
   return { count, idle, bytes, made, matched, dropped, mismatched, limit: server.options.maxMappings };
+}
+
+function composedOf(server: Server) {
+  const { composing, index } = server;
+  if (composing === undefined || index === undefined) return null;
+  const { packs, composer } = composing;
+  const { mappingBytes, ownBytes, zeroBytes, slowReads, slowWrites, resets } = composing;
+  return {
+    packs: packs.packs,
+    clones: packs.clones,
+    made: packs.made,
+    dropped: packs.dropped,
+    indexed: index.rows,
+    heldBytes: index.heldBytes + composing.heldBytes,
+    mappingBytes,
+    ownBytes,
+    zeroBytes,
+    slowReads,
+    slowWrites,
+    resets,
+    mismatched: composer.mismatched,
+    refused: Object.fromEntries(composer.refused),
+  };
 }
 
 export function statusOf(server: Server, version: string, startedMs: number) {
@@ -43,6 +66,7 @@ export function statusOf(server: Server, version: string, startedMs: number) {
       inodes: opens.inodes,
       own: opens.byRoute[ROUTE_OWN] ?? 0,
       shared: opens.byRoute[ROUTE_SHARED] ?? 0,
+      composed: opens.byRoute[ROUTE_COMPOSED] ?? 0,
       relayed: opens.byRoute[ROUTE_RELAYED] ?? 0,
     },
     descriptors: {
@@ -52,6 +76,7 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     },
     backing: { count: backing.count, limit: options.maxBacking },
     mappings: mappingsOf(server),
+    composed: composedOf(server),
     reasons: Object.fromEntries(routes.reasons),
     broken: routes.broken,
     requests: byOperation(session.requests),

@@ -46,6 +46,8 @@ export const fiemapExtent = struct('fiemap_extent', 56, [
 ]);
 
 export interface FiemapRequest {
+  /** Where to begin, 0 if absent. The extent that holds this offset may be reported as a whole (btrfs) or from it on (XFS). */
+  readonly from?: number;
   /** Extents that start at this offset or behind it aren't reported. */
   readonly end: number;
   /** Write dirty pages back first. */
@@ -84,6 +86,8 @@ export class FiemapCursor {
   #room = 0;
   /** Where the last extent ended: the next one can't start before it. */
   #position = 0;
+  /** Only the first extent may begin before the position that was asked for. */
+  #first = true;
   /** The part of the last answer that wasn't walked over: extents #index to #mapped. */
   #index = 0;
   #mapped = 0;
@@ -104,7 +108,8 @@ export class FiemapCursor {
     this.#remaining = request.limit;
     this.#flags = request.sync ? FIEMAP_FLAG_SYNC : 0;
     this.#room = Math.max(1, Math.min(request.room ?? this.#capacity, this.#capacity));
-    this.#position = 0;
+    this.#position = request.from ?? 0;
+    this.#first = this.#position > 0;
     this.#index = 0;
     this.#mapped = 0;
     this.#complete = false;
@@ -123,7 +128,9 @@ export class FiemapCursor {
     if (logical >= this.#end) return this.#finish(0);
     const end = logical + length;
     const exact = end <= Number.MAX_SAFE_INTEGER && physical + length <= Number.MAX_SAFE_INTEGER;
-    if (logical < this.#position || length === 0 || !exact) return this.#finish(INCONSISTENT);
+    if (length === 0 || !exact) return this.#finish(INCONSISTENT);
+    if (logical < this.#position && !(this.#first && end > this.#position)) return this.#finish(INCONSISTENT);
+    this.#first = false;
     if (this.#remaining === 0) return this.#finish(TOO_MANY_EXTENTS);
     this.#remaining--;
     this.#position = end;

@@ -182,7 +182,7 @@ export class ExtentReader {
   identify(fd: number, options: IdentifyOptions): Identity | Refusal {
     if (!Number.isSafeInteger(options.size)) return UNKNOWN;
     if (options.filesystem === 'xfs') {
-      const realtime = this.#isRealtime(fd);
+      const realtime = this.isRealtime(fd);
       if (realtime < 0) return failure(realtime);
       if (realtime > 0) return REALTIME;
     }
@@ -250,7 +250,8 @@ export class ExtentReader {
     return asErrno(cursor.error);
   }
 
-  #isRealtime(fd: number): number {
+  /** Whether a file of XFS is on its realtime device: positive if so, 0 if not, or a negated errno. */
+  isRealtime(fd: number): number {
     const result = this.#calls.ioctl(fd, FS_IOC_FSGETXATTR, this.#address);
     if (result < 0) return result;
     return fsxattr.fsx_xflags.get(this.#view, 0) & FS_XFLAG_REALTIME;

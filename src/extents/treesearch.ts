@@ -119,15 +119,18 @@ export class ExtentItemCursor {
     this.#bufferSize = scratch.bytes.length - searchArgs.structBytes;
   }
 
-  /** `fd` is any file of the subvolume, `inode` the number of the file there; items from `end` on aren't reported. */
-  start(fd: number, inode: number, end: number, limit: number): void {
+  /**
+   * `fd` is any file of the subvolume, `inode` the number of the file there; items from `end` on aren't reported, nor those that
+   * begin before `from`.
+   */
+  start(fd: number, inode: number, end: number, limit: number, from = 0): void {
     this.error = 0;
     this.#fd = fd;
     this.#inode = inode;
     this.#end = end;
     this.#remaining = limit;
-    this.#position = 0;
-    this.#nextKey = 0;
+    this.#position = from;
+    this.#nextKey = from;
     this.#items = 0;
   }
 

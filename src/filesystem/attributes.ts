@@ -286,6 +286,13 @@ export function setattr(m: Mount, r: Request): Outcome {
 
   const fd = m.descriptors.acquire(slot);
   if (fd < 0) return fd;
+  const row = m.nodes.openRow(slot);
+  const composed = row < 0 ? undefined : m.composing?.of(row);
+  if (composed !== undefined) {
+    const from = sizeWanted ? fuse_setattr_in.size.get(input, at) : Number.MAX_SAFE_INTEGER;
+    m.composing?.changes(composed, from, Number.MAX_SAFE_INTEGER);
+    m.composing?.changed(composed);
+  }
   let result = changeOwnerModeTimes(m, fd, at, valid);
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);

@@ -18,7 +18,12 @@ export interface SourceCalls {
   close(fd: number): number;
   pread: Call<[fd: number, buffer: Address, count: number, offset: number]>;
   pwrite: Call<[fd: number, buffer: Address, count: number, offset: number]>;
+  preadv2(fd: number, vector: Address, count: number, offset: number, flags: number): number;
+  pwritev2(fd: number, vector: Address, count: number, offset: number, flags: number): number;
   lseek(fd: number, offset: number, whence: number): number;
+  fcntl(fd: number, command: number, argument: number): number;
+  /** Returns the error number itself: posix_fadvise(2). */
+  posixFadvise(fd: number, offset: number, length: number, advice: number): number;
   getdents64(fd: number, buffer: Address, count: number): number;
   statx(dirFd: number, path: Address, flags: number, mask: number, result: Address): number;
   fstatfs(fd: number, result: Address): number;

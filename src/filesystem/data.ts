@@ -1,6 +1,6 @@
 /**
- * What reaches the bytes of an open file. READ and WRITE come only for relayed files: those for which the kernel had no
- * backing file to give. FALLOCATE, LSEEK and COPY_FILE_RANGE come for all.
+ * What reaches the bytes of an open file. READ and WRITE come only for composed files (`composedio.ts`) and for relayed ones:
+ * those for which the kernel had no backing file to give. FALLOCATE, LSEEK and COPY_FILE_RANGE come for all.
  */
 
 import { EBADF, EIO, ESTALE } from '../base/errno.ts';
@@ -18,21 +18,38 @@ import {
   fuse_write_out,
 } from '../fuse/wire/structs.ts';
 import { clearSetIds, finishWith, slotOf } from './attributes.ts';
+import { readComposed, writeComposed } from './composedio.ts';
+import type { ComposedOpen } from './composing.ts';
 import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
+import { HANDLE_SYNCS } from './opens.ts';
+
+/** What the composed route keeps of a node's open file, if it is on that route. */
+function composedOf(m: Mount, slot: number): ComposedOpen | undefined {
+  const row = m.composing === undefined || slot === NO_NODE ? -1 : m.nodes.openRow(slot);
+  return row < 0 ? undefined : m.composing?.of(row);
+}
 
 export function read(m: Mount, r: Request): Outcome {
   const { view } = m.input;
   const fd = m.opens.descriptor(fuse_read_in.fh.get(view, r.at));
   if (fd < 0) return -EBADF;
+  const composed = composedOf(m, slotOf(m, r.nodeid));
+  if (m.composing !== undefined && composed !== undefined) return readComposed(m, r, m.composing, composed, fd);
   const size = Math.min(fuse_read_in.size.get(view, r.at), m.output.bytes.length - PAYLOAD);
   return m.calls.pread(fd, m.output.address + PAYLOAD, size, fuse_read_in.offset.get(view, r.at));
 }
 
 export function write(m: Mount, r: Request): Outcome {
   const { view } = m.input;
-  const fd = m.opens.descriptor(fuse_write_in.fh.get(view, r.at));
+  const handle = fuse_write_in.fh.get(view, r.at);
+  const fd = m.opens.descriptor(handle);
   if (fd < 0) return -EBADF;
+  const composed = composedOf(m, slotOf(m, r.nodeid));
+  if (m.composing !== undefined && composed !== undefined) {
+    const waits = (m.opens.handleFlags(handle) & HANDLE_SYNCS) !== 0;
+    return writeComposed(m, r, m.composing, composed, fd, waits);
+  }
   const size = fuse_write_in.size.get(view, r.at);
   if (r.data + size > r.end) return -EIO;
   if ((fuse_write_in.write_flags.get(view, r.at) & FUSE_WRITE_KILL_SUIDGID) !== 0) {
@@ -52,7 +69,13 @@ export function fallocate(m: Mount, r: Request): Outcome {
   if (fd < 0) return -EBADF;
   const mode = fuse_fallocate_in.mode.get(view, r.at);
   const offset = fuse_fallocate_in.offset.get(view, r.at);
-  return m.calls.fallocate.later(fd, mode, offset, fuse_fallocate_in.length.get(view, r.at)).then(finishWith);
+  const length = fuse_fallocate_in.length.get(view, r.at);
+  const composed = composedOf(m, slotOf(m, r.nodeid));
+  if (composed !== undefined) m.composing?.changes(composed, offset, offset + length);
+  return m.calls.fallocate.later(fd, mode, offset, length).then((result) => {
+    if (composed !== undefined) m.composing?.changed(composed);
+    return finishWith(result);
+  });
 }
 
 /** SEEK_DATA and SEEK_HOLE: the kernel answers the others itself. */
@@ -93,14 +116,18 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
   }
   const length = Math.min(fuse_copy_file_range_in.len.get(view, r.at), MAX_COPY_BYTES);
   const copyFlags = fuse_copy_file_range_in.flags.get(view, r.at);
+  const at = fuse_copy_file_range_in.off_out.get(view, r.at);
   const sought = m.calls.lseek(input, fuse_copy_file_range_in.off_in.get(view, r.at), 0);
-  const placed = m.calls.lseek(output, fuse_copy_file_range_in.off_out.get(view, r.at), 0);
+  const placed = m.calls.lseek(output, at, 0);
   if (sought < 0 || placed < 0) {
     m.calls.close(input);
     m.calls.close(output);
     return Math.min(sought, placed);
   }
+  const composed = composedOf(m, to);
+  if (composed !== undefined) m.composing?.changes(composed, at, at + length);
   return m.calls.copyFileRange.later(input, 0, output, 0, length, copyFlags).then((copied): Finish => {
+    if (composed !== undefined) m.composing?.changed(composed);
     m.calls.close(input);
     m.calls.close(output);
     return () => {

@@ -3,22 +3,34 @@
 import { EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
-import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in, SIZE_OF_ENTRY } from '../fuse/wire/structs.ts';
-import { clearSetIds, identify, internIdentified, putEntry, slotOf } from './attributes.ts';
+import { FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import {
+  fuse_create_in,
+  fuse_open_in,
+  fuse_open_out,
+  fuse_release_in,
+  SIZE_OF_ENTRY,
+  statx,
+} from '../fuse/wire/structs.ts';
+import { clearSetIds, identify, internIdentified, putEntry, slotOf, statDescriptor } from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { asCaller, nameTaken } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';
-import { ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED, type Route } from './opens.ts';
-import { OWN } from './routes.ts';
+import {
+  HANDLE_MAPS,
+  HANDLE_SYNCS,
+  HANDLE_WRITES,
+  ROUTE_COMPOSED,
+  ROUTE_OWN,
+  ROUTE_RELAYED,
+  ROUTE_SHARED,
+  type Route,
+} from './opens.ts';
+import { type Choice, OWN } from './routes.ts';
 
 /** What of a caller's flags our own descriptor takes: what matters for files whose reads and writes come to us. */
 const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC | c.O_NOATIME;
 const OUR_FLAGS = c.O_NONBLOCK | c.O_NOFOLLOW | c.O_CLOEXEC;
-
-/** Flags of a handle: the open is for writing; the file can be mapped for writing through it (O_RDWR, mmap(2)). */
-const HANDLE_WRITES = 1;
-const HANDLE_MAPS = 2;
 
 /** What an open is for, as far as it makes a difference here: reading, writing, or writing also through a map. */
 type Access = 'reads' | 'writes' | 'maps';
@@ -57,26 +69,11 @@ async function openAfter(m: Mount, slot: number, flags: number, clear: boolean):
 }
 
 function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
-  const access = accessOf(flags);
-  const writing = access !== 'reads';
+  const writing = accessOf(flags) !== 'reads';
   if (m.nodes.isDetached(slot)) return m.routes.elsewhere(slot, writing);
-  if (writing && !m.routes.mayWrite(slot)) return -ESTALE;
+  if (writing) return openForWriting(m, slot, flags, clear, mayWait);
   const row = m.nodes.openRow(slot);
   const address = m.nodes.handleAddress(slot);
-  if (writing) {
-    const kept = flags & (KEPT_FLAGS | c.O_TRUNC);
-    const fd = m.calls.openByHandleAt(m.mountFd, address, kept | OUR_FLAGS);
-    if (fd < 0) return fd;
-    const cleared = clear ? clearSetIds(m, fd) : 0;
-    if (cleared < 0) {
-      m.calls.close(fd);
-      return cleared;
-    }
-    if (row < 0) m.routes.countOwn('writing');
-    // Attributes that the kernel has now would not show what comes through a map.
-    if (access === 'maps') m.invalidateAttributes(slot + 1);
-    return openWith(m, PAYLOAD, slot, row, fd, OWN, access);
-  }
   if (row >= 0) {
     if (m.opens.route(row) === ROUTE_SHARED) {
       if (!m.routes.stillShared(slot)) return -ESTALE;
@@ -88,18 +85,72 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait:
       return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
     }
     const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
-    return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, 'reads');
+    return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, flags);
   }
   const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
   if (fd < 0) return fd;
-  const mapping = mayWait ? m.routes.choose(slot, fd) : OWN;
-  if (typeof mapping === 'number') return openWith(m, PAYLOAD, slot, -1, fd, mapping, 'reads');
-  return mapping.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, 'reads'));
+  const choice = mayWait ? m.routes.choose(slot, fd) : OWN;
+  if (!(choice instanceof Promise)) return openWith(m, PAYLOAD, slot, -1, fd, choice, flags);
+  return choice.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, flags));
+}
+
+function openForWriting(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
+  if (!m.routes.mayWrite(slot)) return -ESTALE;
+  const row = m.nodes.openRow(slot);
+  const composed = row < 0 ? undefined : m.composing?.of(row);
+  const address = m.nodes.handleAddress(slot);
+  // Truncated by its open, nothing of it is shared any more.
+  if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changes(composed, 0, Number.MAX_SAFE_INTEGER);
+  const kept = flags & (KEPT_FLAGS | c.O_TRUNC);
+  const fd = m.calls.openByHandleAt(
+    m.mountFd,
+    address,
+    (composed === undefined ? kept : kept & ~c.O_APPEND) | OUR_FLAGS,
+  );
+  if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changed(composed);
+  if (fd < 0) return fd;
+  const cleared = clear ? clearSetIds(m, fd) : 0;
+  if (cleared < 0) {
+    m.calls.close(fd);
+    return cleared;
+  }
+  if (row >= 0 || !mayWait || (flags & c.O_TRUNC) !== 0 || !isLarge(m, fd)) return openWriter(m, slot, fd, OWN, flags);
+  // Whether the file is written elsewhere can be told only while no descriptor of ours is open for writing.
+  m.calls.close(fd);
+  const look = m.calls.openByHandleAt(m.mountFd, address, c.O_RDONLY | OUR_FLAGS);
+  if (look < 0) return look;
+  const choice = m.routes.chooseForWriting(slot, look);
+  if (!(choice instanceof Promise)) return openChosen(m, slot, look, choice, flags);
+  return choice.then((chosen) => () => openChosen(m, slot, look, chosen, flags));
+}
+
+/** Opens for writing a file that a route was chosen for by a look through another descriptor. */
+function openChosen(m: Mount, slot: number, look: number, choice: Choice, flags: number): number {
+  m.calls.close(look);
+  // Someone may have opened it meanwhile.
+  if (!m.nodes.has(slot) || !m.routes.mayWrite(slot)) return -ESTALE;
+  const kept = flags & (choice === OWN ? KEPT_FLAGS : KEPT_FLAGS & ~c.O_APPEND);
+  const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), kept | OUR_FLAGS);
+  return fd < 0 ? fd : openWriter(m, slot, fd, choice, flags);
+}
+
+function openWriter(m: Mount, slot: number, fd: number, choice: Choice, flags: number): number {
+  const row = m.nodes.openRow(slot);
+  if (row < 0 && choice === OWN) m.routes.countOwn('writing');
+  // Attributes that the kernel has now would not show what comes through a map.
+  if (accessOf(flags) === 'maps') m.invalidateAttributes(slot + 1);
+  return openWith(m, PAYLOAD, slot, row, fd, choice, flags);
+}
+
+/** Whether an open file is large enough for the composed route. */
+function isLarge(m: Mount, fd: number): boolean {
+  if (m.composing === undefined || statDescriptor(m, fd, c.STATX_BASIC_STATS) < 0) return false;
+  return m.composing.fits(statx.size.get(m.scratch.view, SCRATCH.statx));
 }
 
 /**
  * Registers the open that `fd` was made for, and writes the reply's fuse_open_out at `at`. Takes the descriptor over: it
- * is kept where the open is for writing or relayed, and closed otherwise.
+ * is kept where the open is for writing, relayed or composed, and closed otherwise.
  */
 function openWith(
   m: Mount,
@@ -107,12 +158,13 @@ function openWith(
   slot: number,
   existing: number,
   fd: number,
-  mapping: number,
-  access: Access,
+  choice: Choice,
+  flags: number,
 ): number {
+  const access = accessOf(flags);
   let row = existing;
   if (row < 0) {
-    row = addRow(m, slot, fd, mapping, access === 'maps');
+    row = addRow(m, slot, fd, choice, access === 'maps');
     if (row < 0) {
       m.calls.close(fd);
       return -ENFILE;
@@ -122,8 +174,9 @@ function openWith(
   }
   const route = m.opens.route(row);
   let handle = 0;
-  if (access !== 'reads' || route === ROUTE_RELAYED) {
-    handle = m.opens.addHandle(fd, slot, handleFlags[access]);
+  if (access !== 'reads' || route === ROUTE_RELAYED || route === ROUTE_COMPOSED) {
+    const syncs = (flags & c.O_SYNC) !== 0 ? HANDLE_SYNCS : 0;
+    handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs);
     if (handle < 0) {
       m.calls.close(fd);
       dropOpen(m, slot, row, access === 'maps');
@@ -133,11 +186,27 @@ function openWith(
     m.calls.close(fd);
   }
   if (route === ROUTE_RELAYED) return putOpen(m, at, handle, 0, 0);
+  if (route === ROUTE_COMPOSED) {
+    // The kernel's readahead would read the shared ranges between private ones into the file's own pages.
+    m.calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_RANDOM);
+    const composed = m.composing?.of(row);
+    if (composed !== undefined) m.composing?.lookAgain(composed, fd, true);
+    return putOpen(m, at, handle, FOPEN_DIRECT_IO, 0);
+  }
   return putOpen(m, at, handle, FOPEN_PASSTHROUGH, m.opens.backingId(row));
 }
 
 /** The row of a node that wasn't open: with the mapping's backing id, the file's own, or none. */
-function addRow(m: Mount, slot: number, fd: number, mapping: number, maps: boolean): number {
+function addRow(m: Mount, slot: number, fd: number, choice: Choice, maps: boolean): number {
+  const row =
+    typeof choice === 'number' ? addBacked(m, slot, fd, choice, maps) : m.opens.add(slot, ROUTE_COMPOSED, maps, 0, -1);
+  if (row < 0) return -1;
+  if (typeof choice !== 'number') m.composing?.opened(row, choice);
+  m.nodes.setOpenRow(slot, row);
+  return row;
+}
+
+function addBacked(m: Mount, slot: number, fd: number, mapping: number, maps: boolean): number {
   let route: Route = ROUTE_SHARED;
   let shared = mapping;
   let backingId = mapping === OWN ? -1 : m.routes.acquire(slot, mapping);
@@ -151,9 +220,7 @@ function addRow(m: Mount, slot: number, fd: number, mapping: number, maps: boole
   if (row < 0) {
     if (route === ROUTE_SHARED) m.routes.release(shared);
     else if (route === ROUTE_OWN) m.backing.close(backingId);
-    return -1;
   }
-  m.nodes.setOpenRow(slot, row);
   return row;
 }
 
@@ -162,6 +229,7 @@ function dropOpen(m: Mount, slot: number, row: number, maps: boolean): void {
   const route = m.opens.route(row);
   if (route === ROUTE_SHARED) m.routes.release(m.opens.mapping(row));
   else if (route === ROUTE_OWN) m.backing.close(m.opens.backingId(row));
+  else if (route === ROUTE_COMPOSED) m.composing?.closed(row);
   m.opens.free(row);
   m.nodes.setOpenRow(slot, -1);
 }
@@ -234,7 +302,7 @@ function replyCreated(m: Mount, parent: number, fd: number, flags: number): numb
     return slot;
   }
   const row = m.nodes.openRow(slot);
-  const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, row, fd, OWN, accessOf(flags));
+  const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, row, fd, OWN, flags);
   if (opened < 0) {
     if (m.nodes.forget(slot, 1)) m.descriptors.forget(slot);
     return opened;

@@ -7,6 +7,7 @@
 
 import type { Memory } from '../base/memory.ts';
 import type { BackingFiles, SourceCalls } from './calls.ts';
+import type { Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import type { NodeTable } from './nodes.ts';
 import type { OpenTable } from './opens.ts';
@@ -40,6 +41,8 @@ export interface Mount {
   readonly descriptors: NodeDescriptors;
   readonly opens: OpenTable;
   readonly routes: Routes;
+  /** Absent when no file is to be composed. */
+  readonly composing: Composing | undefined;
   /** Requests arrive here; names and data are used in place. */
   readonly input: Memory;
   /** Replies leave from here. */

@@ -1,6 +1,6 @@
 /**
  * What is open: one row per inode that is open anywhere (its route, which the kernel wants to be one at a time, and its
- * backing id), and one row per open that needs a descriptor of ours (writable, relayed and directory opens). An open that
+ * backing id), and one row per open that needs a descriptor of ours (writable, relayed, composed and directory opens). An open that
  * reads by passthrough, the usual case, costs its inode's row only, and no descriptor.
  *
  *     open file row, 32 bytes:  node slot, route, opens, opens that may map for writing, backing id, mapping plus one, unused, next
@@ -15,7 +15,13 @@ import type { Memory } from '../base/memory.ts';
 export const ROUTE_OWN = 1; // passthrough to the file itself
 export const ROUTE_SHARED = 2; // passthrough to a shared mapping's clone
 export const ROUTE_RELAYED = 3; // READ and WRITE come to us: no backing file could be registered
-export type Route = typeof ROUTE_OWN | typeof ROUTE_SHARED | typeof ROUTE_RELAYED;
+export const ROUTE_COMPOSED = 4; // READ and WRITE come to us: extents are read from where they are shared
+export type Route = typeof ROUTE_OWN | typeof ROUTE_SHARED | typeof ROUTE_RELAYED | typeof ROUTE_COMPOSED;
+
+/** Flags of a handle: the open is for writing; the file can be mapped for writing through it (O_RDWR, mmap(2)); O_SYNC. */
+export const HANDLE_WRITES = 1;
+export const HANDLE_MAPS = 2;
+export const HANDLE_SYNCS = 4;
 
 const OPEN_WORDS = 8;
 const HANDLE_WORDS = 4;
@@ -79,7 +85,7 @@ export class OpenTable {
   readonly #opens: Rows;
   readonly #handles: Rows;
   /** Inodes open on each route, by route. */
-  readonly byRoute = new Float64Array(4);
+  readonly byRoute = new Float64Array(5);
 
   constructor(memory: Memory) {
     const { buffer, byteOffset } = memory.bytes;

@@ -3,8 +3,9 @@
  *
  *     closed ──open for writing─────────────────────────► own
  *     closed ──open for reading, bytes proven shared────► shared(mapping)
+ *     closed ──open of a large file with shared extents─► composed (`composing.ts`)
  *     closed ──open for reading, otherwise──────────────► own, counted with its reason
- *     own, shared ──last release────────────────────────► closed
+ *     own, shared, composed ──last release──────────────► closed
  *     shared ──opened for writing, truncated, or found changed──► the node is detached: its readers keep the mapping, the
  *              kernel is told ESTALE, looks the name up again and gets a new node for the same file, which is closed
  *
@@ -19,6 +20,7 @@ import type { Memory } from '../base/memory.ts';
 import { statx } from '../fuse/wire/structs.ts';
 import type { SharedFile } from '../mappings/store.ts';
 import type { SourceCalls } from './calls.ts';
+import type { ComposedOpen, ComposedRefusal, Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import { SCRATCH } from './mount.ts';
 import { NO_NODE, type NodeTable } from './nodes.ts';
@@ -60,6 +62,8 @@ export interface RoutesOptions {
   readonly scratch: Memory;
   /** Absent when sharing is off. */
   readonly mappings: SharedMappings | undefined;
+  /** Absent when no file is to be composed. */
+  readonly composing: Composing | undefined;
   /** How long ago a file's content must have changed before it is shared. */
   readonly settleMs: number;
   /** The wall clock, in milliseconds since 1970. */
@@ -69,6 +73,9 @@ export interface RoutesOptions {
 
 /** The route is the file itself. */
 export const OWN = -1;
+
+/** What an open goes on with: a mapping of the store, OWN, or a file composed of extents. */
+export type Choice = number | ComposedOpen;
 
 /**
  * How much younger than the clock a ctime must not be for an unchanged ctime to prove unchanged bytes: two ticks of the
@@ -81,8 +88,8 @@ export class Routes {
   /** Times that a file left the shared route because someone wrote to it, or because it had changed. */
   broken = 0;
   readonly #options: RoutesOptions;
-  /** Files whose clone is being made: other opens of the node wait for the outcome. */
-  readonly #pending = new Map<number, Promise<number>>();
+  /** Files whose clone is being made, or that are being flushed: other opens of the node wait for the outcome. */
+  readonly #pending = new Map<number, Promise<Choice>>();
 
   constructor(options: RoutesOptions) {
     this.#options = options;
@@ -92,7 +99,7 @@ export class Routes {
     return this.#options.mappings !== undefined;
   }
 
-  pending(slot: number): Promise<number> | undefined {
+  pending(slot: number): Promise<Choice> | undefined {
     return this.#pending.size === 0 ? undefined : this.#pending.get(slot);
   }
 
@@ -146,10 +153,10 @@ export class Routes {
   }
 
   /**
-   * The mapping that holds the bytes of a file that is to be opened for reading, or OWN. `fd` is open for reading. The
-   * answer comes later when a clone of many extents has to be made; the descriptor stays the caller's all the time.
+   * Where a file that is to be opened for reading is read from. `fd` is open for reading. The answer comes later when a
+   * clone of many extents has to be made; the descriptor stays the caller's all the time.
    */
-  choose(slot: number, fd: number): number | Promise<number> {
+  choose(slot: number, fd: number): Choice | Promise<Choice> {
     const { calls, mappings, scratch, settleMs, now } = this.#options;
     if (mappings === undefined) return this.#own('nosharedext');
     const empty = scratch.address + SCRATCH.empty;
@@ -164,23 +171,47 @@ export class Routes {
     const modifiedMs = statx.mtime.get(view, at) * 1000 + statx.mtimensec.get(view, at) / 1e6;
     const sinceModifiedMs = now() - modifiedMs;
     // A time in the future says nothing.
-    if (sinceModifiedMs >= 0 && sinceModifiedMs < settleMs) return this.#own('recent');
+    if (sinceModifiedMs >= 0 && sinceModifiedMs < settleMs) return this.#compose(slot, fd, size, 'recent');
     const seconds = statx.ctime.get(view, at);
     const nanoseconds = statx.ctimensec.get(view, at);
     // The age counts from before the look, which may take long: a change right after it could leave the ctime the same.
     const age = now() - (seconds * 1000 + nanoseconds / 1e6);
-    if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#own('recent');
+    if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#compose(slot, fd, size, 'recent');
     const file = { fd, size, inode: statx.ino.get(view, at), sinceModifiedMs };
     const found = mappings.share(file);
     if (!(found instanceof Promise)) {
-      if (typeof found === 'string') return this.#own(found);
+      if (typeof found === 'string') return this.#compose(slot, fd, size, found);
       return this.#settle(slot, fd, found, seconds, nanoseconds);
     }
-    const settled = found.then((outcome) => {
-      this.#pending.delete(slot);
-      if (typeof outcome === 'string') return this.#own(outcome);
-      return this.#settle(slot, fd, outcome, seconds, nanoseconds);
-    });
+    return this.#wait(
+      slot,
+      found.then((outcome) => {
+        if (typeof outcome === 'string') return this.#own(outcome);
+        return this.#settle(slot, fd, outcome, seconds, nanoseconds);
+      }),
+    );
+  }
+
+  /** Where a large file that is to be opened for writing is read from. `fd` is as in `choose`. */
+  chooseForWriting(slot: number, fd: number): Choice | Promise<Choice> {
+    return this.#compose(slot, fd, Number.POSITIVE_INFINITY, 'writing');
+  }
+
+  /** The composed route if the file may take it, and otherwise its own, for the reason that kept it from being shared. */
+  #compose(slot: number, fd: number, size: number, reason: string): Choice | Promise<Choice> {
+    const { composing } = this.#options;
+    if (composing === undefined || !composing.fits(size)) return this.#own(reason);
+    const decided = (outcome: ComposedOpen | ComposedRefusal): Choice => {
+      if (typeof outcome !== 'string') return outcome;
+      return this.#own(outcome === 'unshared' ? reason : outcome);
+    };
+    // A file that is shared as a whole needn't be composed only because it is young.
+    const outcome = composing.decide(fd, reason !== 'recent');
+    return outcome instanceof Promise ? this.#wait(slot, outcome.then(decided)) : decided(outcome);
+  }
+
+  #wait(slot: number, choice: Promise<Choice>): Promise<Choice> {
+    const settled = choice.finally(() => this.#pending.delete(slot));
     this.#pending.set(slot, settled);
     return settled;
   }

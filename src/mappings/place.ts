@@ -4,9 +4,10 @@
  *     SOURCE/.sharedext/          the store: root only; on btrfs a subvolume, so that a snapshot of the source holds no clones
  *     SOURCE/.sharedext/0/        one mount's clones, and a lock (flock) on the folder
  *     SOURCE/.sharedext/0/c1f-2   a clone: row and generation in hexadecimal
+ *     SOURCE/.sharedext/0/p2a     a pack of shared extents (`packs.ts`)
  *     SOURCE/.sharedext/1/        another mount of the same source
  *
- * Nothing is ever deleted that doesn't have a clone's name.
+ * Nothing is ever deleted that doesn't have a clone's or a pack's name.
  */
 
 import { EEXIST, ENOENT, ENOTEMPTY, EROFS, errnoText, UserError } from '../base/errno.ts';
@@ -16,7 +17,7 @@ import { getU64 } from '../base/struct.ts';
 import * as k from './calls.ts';
 
 export const STORE_NAME = '.sharedext';
-const CLONE_NAME = /^c[0-9a-f]+-[0-9a-f]+$/;
+const OUR_NAME = /^(c[0-9a-f]+-[0-9a-f]+|p[0-9a-f]+)$/;
 /** The most mounts that may share one store. */
 const MAX_PLACES = 256;
 
@@ -175,7 +176,7 @@ function removeClones(calls: k.StoreCalls, scratch: Memory, folderFd: number): v
       for (let at = LARGE; at < LARGE + length; at += scratch.view.getUint16(at + 16, true)) {
         const end = scratch.bytes.indexOf(0, at + 19);
         const name = Buffer.from(scratch.bytes.subarray(at + 19, end)).toString('latin1');
-        if (CLONE_NAME.test(name) && calls.unlinkat(folderFd, scratch.address + at + 19, 0) >= 0) removed++;
+        if (OUR_NAME.test(name) && calls.unlinkat(folderFd, scratch.address + at + 19, 0) >= 0) removed++;
       }
     }
     calls.close(fd);

@@ -37,6 +37,8 @@ export type StoreRefusal =
   | 'no-space'
   /** As many mappings as are allowed are in use. */
   | 'too-many-mappings'
+  /** The composed route has most of its extents in memory already: a clone would be a second copy of their pages. */
+  | 'packed'
   /** The filesystem made no clone. */
   | 'clone-failed';
 
@@ -49,10 +51,22 @@ export interface SharedFile {
   readonly sinceModifiedMs: number;
 }
 
+/** The composed route's side of large clones: see `composed.ts`. */
+export interface LargeClones {
+  /** Files of at least so many bytes matter to it. */
+  readonly minBytes: number;
+  /** How many bytes of a map's data it has already. */
+  indexedBytes(map: ExtentMap): number;
+  addClone(row: number, size: number, inode: number, map: ExtentMap): void;
+  dropClone(row: number): void;
+}
+
 export interface StoreOptions {
   readonly calls: k.StoreCalls;
   readonly reader: Pick<ExtentReader, 'identify' | 'anyUnshared'>;
   readonly filesystem: 'btrfs' | 'xfs';
+  /** What the composed route knows of extents; absent when it is off. */
+  readonly composer?: LargeClones;
   /** Registers a backing file: its id, or a negated errno. */
   readonly backing: { open(fd: number): number; close(backingId: number): number };
   /** The mount's folder, on a mount that can be written. */
@@ -163,6 +177,10 @@ export class MappingStore {
       this.#o.calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);
       return found;
     }
+    const { composer } = this.#o;
+    if (composer !== undefined && file.size >= composer.minBytes) {
+      if (composer.indexedBytes(exact.map) > file.size / 2) return 'packed';
+    }
     return this.#make(file, exact.map.count);
   }
 
@@ -220,7 +238,7 @@ export class MappingStore {
       this.#passLeft -= steps;
     }
     this.#checkSome(steps);
-    if (this.#isSpaceLow()) this.#dropIdle(BUSY_STEP);
+    if (this.isSpaceLow()) this.#dropIdle(BUSY_STEP);
     return this.dropped - before;
   }
 
@@ -266,7 +284,7 @@ export class MappingStore {
 
   #make(file: SharedFile, extents: number): number | StoreRefusal | Promise<number | StoreRefusal> {
     const { calls, directoryFd, scratch, filesystem } = this.#o;
-    if (this.#isSpaceLow()) {
+    if (this.isSpaceLow()) {
       this.#dropIdle(BUSY_STEP);
       return 'no-space';
     }
@@ -328,6 +346,8 @@ export class MappingStore {
     }
     calls.close(clone);
     this.#rows.publish(row, size, map.hash(), inode);
+    const { composer } = this.#o;
+    if (composer !== undefined && size >= composer.minBytes) composer.addClone(row, size, inode, map);
     this.#bytes += size;
     this.made++;
     calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);
@@ -365,6 +385,7 @@ export class MappingStore {
   /** Deletes an idle mapping's clone. Files that it was found for will be looked at anew: its generation is over. */
   #drop(row: number): void {
     this.#rows.withdraw(row);
+    this.#o.composer?.dropClone(row);
     this.#unlink(row);
     this.#bytes -= this.size(row);
     this.dropped++;
@@ -413,7 +434,7 @@ export class MappingStore {
    * Whether free space is under the floor, or will be before it is looked at again some times if it goes on falling as it
    * did: writers of passthrough files don't ask us, and a clone that is in their way must be gone before they get there.
    */
-  #isSpaceLow(): boolean {
+  isSpaceLow(): boolean {
     const now = this.#o.monotonicMs();
     if (now - this.#spaceCheckedMs < SPACE_INTERVAL_MS) return this.#spaceLow;
     this.#spaceCheckedMs = now;

@@ -10,6 +10,7 @@ import {
   ENOENT,
   ENOTDIR,
   ENOTEMPTY,
+  EOPNOTSUPP,
   ERANGE,
   ESTALE,
 } from '../../src/base/errno.ts';
@@ -125,6 +126,11 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
         }),
       ),
     ),
+    // Composed files are tested on real mounts.
+    preadv2: () => -EOPNOTSUPP,
+    pwritev2: () => -EOPNOTSUPP,
+    fcntl: () => -EOPNOTSUPP,
+    posixFadvise: () => 0,
     lseek: call('lseek', (fd: number, offset: number, whence: number) =>
       onFile(fd, (open) => {
         if (whence > 4 || offset < 0) return -EINVAL;

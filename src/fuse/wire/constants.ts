@@ -54,10 +54,13 @@ export const initFlagBits = {
 
 export type InitFlag = keyof typeof initFlagBits;
 
+export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_PASSTHROUGH = 1 << 7;
 
 export const FUSE_FSYNC_FDATASYNC = 1 << 0;
 export const FUSE_OPEN_KILL_SUIDGID = 1 << 0;
+/** The WRITE writes back pages of a map. */
+export const FUSE_WRITE_CACHE = 1 << 0;
 export const FUSE_WRITE_KILL_SUIDGID = 1 << 2;
 export const FUSE_SETXATTR_ACL_KILL_SGID = 1 << 0;
 export const FATTR_MODE = 1 << 0;

@@ -1,0 +1,298 @@
+/**
+ * READ and WRITE of files on the composed route. A read is cut into pieces by the file's map: zeros, the file's own pages, and
+ * pages of targets; all pieces go into one reply. What isn't resident, which RWF_NOWAIT tells without waiting, is
+ * read on another thread, and the loop goes on meanwhile.
+ */
+
+import { EAGAIN, EIO, ENOSPC, EOPNOTSUPP } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
+import type { Address, Memory } from '../base/memory.ts';
+import { setU64 } from '../base/struct.ts';
+import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import { FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import { fuse_read_in, fuse_write_in, fuse_write_out } from '../fuse/wire/structs.ts';
+import { isPosition, UNKNOWN, ZERO_BLOCKS } from '../mappings/composed.ts';
+import { clearSetIds } from './attributes.ts';
+import type { ComposedOpen, Composing } from './composing.ts';
+import type { Mount } from './mount.ts';
+
+/** Columns of a request's pieces. */
+const FD = 0; // -1: zeros
+const AT = 1; // byte offset in the file that FD is
+const BYTES = 2;
+const TARGET = 3; // or 0
+
+const ZEROS = -1;
+/** How far ahead a file's own pages are read for someone who reads them in order. */
+const READAHEAD_BYTES = 131_072;
+
+function readNow(m: Mount, iovec: Memory, fd: number, to: Address, bytes: number, at: number): number {
+  setU64(iovec.view, 0, to);
+  setU64(iovec.view, 8, bytes);
+  return m.calls.preadv2(fd, iovec.address, 1, at, c.RWF_NOWAIT);
+}
+
+function wouldWait(result: number): boolean {
+  return result === -EAGAIN || result === -EOPNOTSUPP;
+}
+
+/** Cuts the bytes from..to of an open file into pieces, and finds out where unknown ones are. */
+function cut(composing: Composing, open: ComposedOpen, fd: number, from: number, to: number): void {
+  const { pieces, composer, packs } = composing;
+  const { map } = open.file;
+  const { blockBytes } = composer;
+  pieces.clear();
+  for (let at = from; at < to; ) {
+    const block = Math.floor(at / blockBytes);
+    let value = map.find(block);
+    if (value === UNKNOWN) {
+      composer.resolve(open.file, fd, block);
+      value = map.find(block);
+    }
+    const end = Math.min(to, map.end * blockBytes);
+    const bytes = end - at;
+    if (isPosition(value)) {
+      const target = packs.target(value);
+      const offset = packs.offset(value) + (at - block * blockBytes);
+      pieces.push(packs.descriptor(target), offset, bytes, target);
+      composing.mappingBytes += bytes;
+    } else if (value === ZERO_BLOCKS) {
+      pieces.push(ZEROS, 0, bytes, 0);
+      composing.zeroBytes += bytes;
+    } else {
+      pieces.push(fd, at, bytes, 0);
+      composing.ownBytes += bytes;
+    }
+    at = end;
+  }
+}
+
+export function readComposed(m: Mount, r: Request, composing: Composing, open: ComposedOpen, fd: number): Outcome {
+  const { view } = m.input;
+  const from = fuse_read_in.offset.get(view, r.at);
+  const size = Math.min(fuse_read_in.size.get(view, r.at), m.output.bytes.length - PAYLOAD);
+  composing.lookAgain(open, fd, false);
+  cut(composing, open, fd, from, from + size);
+  const { pieces, iovec } = composing;
+  const { address, bytes } = m.output;
+  let done = 0;
+  for (let piece = 0; piece < pieces.count; piece++) {
+    const pieceFd = pieces.get(piece, FD);
+    const length = pieces.get(piece, BYTES);
+    if (pieceFd === ZEROS) {
+      bytes.fill(0, PAYLOAD + done, PAYLOAD + done + length);
+      done += length;
+      continue;
+    }
+    for (let got = 0; got < length; ) {
+      const at = pieces.get(piece, AT) + got;
+      const result = readNow(m, iovec, pieceFd, address + PAYLOAD + done, length - got, at);
+      if (wouldWait(result)) {
+        pieces.set(piece, AT, at);
+        pieces.set(piece, BYTES, length - got);
+        return readSlowly(m, composing, open, piece, done, size);
+      }
+      if (result <= 0) return ended(open, done, result, pieces.get(piece, TARGET));
+      got += result;
+      done += result;
+    }
+  }
+  return done;
+}
+
+/** A piece ended early: the reply has what was read before it. The end of the file is one only in the file itself. */
+function ended(open: ComposedOpen, done: number, result: number, target: number): number {
+  open.checkedMs = Number.NEGATIVE_INFINITY;
+  if (done > 0) return done;
+  return result === 0 && target !== 0 ? -EIO : result;
+}
+
+/** Reads the rest of a request, from a piece that would have had to wait on, on other threads. */
+function readSlowly(
+  m: Mount,
+  composing: Composing,
+  open: ComposedOpen,
+  first: number,
+  done: number,
+  size: number,
+): Outcome {
+  composing.slowReads++;
+  const { pieces, packs, buffers } = composing;
+  const rest: SlowPiece[] = [];
+  for (let piece = first; piece < pieces.count; piece++) {
+    const target = pieces.get(piece, TARGET);
+    rest.push({ fd: pieces.get(piece, FD), at: pieces.get(piece, AT), bytes: pieces.get(piece, BYTES), target });
+    if (target !== 0) packs.retain(target);
+  }
+  const buffer = buffers.take(size);
+  if (buffer === undefined) {
+    const result = readWaiting(m, open, rest, done);
+    for (const { target } of rest) if (target !== 0) packs.release(target);
+    return result;
+  }
+  buffer.bytes.set(m.output.bytes.subarray(PAYLOAD, PAYLOAD + done));
+  return readRest(m, composing, open, rest, buffer, done).then((result): Finish => {
+    for (const { target } of rest) if (target !== 0) packs.release(target);
+    return () => {
+      if (result > 0) m.output.bytes.set(buffer.bytes.subarray(0, result), PAYLOAD);
+      buffers.give(buffer);
+      return result;
+    };
+  });
+}
+
+interface SlowPiece {
+  readonly fd: number;
+  readonly at: number;
+  readonly bytes: number;
+  readonly target: number;
+}
+
+/** Without a buffer the loop waits: more requests wait for the device than there are buffers. */
+function readWaiting(m: Mount, open: ComposedOpen, rest: readonly SlowPiece[], before: number): number {
+  let done = before;
+  for (const { fd, at, bytes, target } of rest) {
+    if (fd === ZEROS) {
+      m.output.bytes.fill(0, PAYLOAD + done, PAYLOAD + done + bytes);
+      done += bytes;
+      continue;
+    }
+    for (let got = 0; got < bytes; ) {
+      const result = m.calls.pread(fd, m.output.address + PAYLOAD + done, bytes - got, at + got);
+      if (result <= 0) return ended(open, done, result, target);
+      got += result;
+      done += result;
+    }
+  }
+  return done;
+}
+
+async function readRest(
+  m: Mount,
+  composing: Composing,
+  open: ComposedOpen,
+  rest: readonly SlowPiece[],
+  buffer: Memory,
+  before: number,
+): Promise<number> {
+  let done = before;
+  for (const { fd, at, bytes, target } of rest) {
+    if (fd === ZEROS) {
+      buffer.bytes.fill(0, done, done + bytes);
+      done += bytes;
+      continue;
+    }
+    for (let got = 0; got < bytes; ) {
+      const to = buffer.address + done;
+      let result = readNow(m, composing.iovec, fd, to, bytes - got, at + got);
+      if (wouldWait(result)) {
+        if (target === 0) readAhead(m, composing, open, fd, at + got, bytes - got);
+        result = await m.calls.pread.later(fd, to, bytes - got, at + got);
+      }
+      if (result <= 0) return ended(open, done, result, target);
+      got += result;
+      done += result;
+    }
+  }
+  return done;
+}
+
+/**
+ * The kernel's readahead is off for the file's own pages: it would read the shared ranges between private ones into them. Who
+ * reads in order gets the rest of the private range, some way ahead.
+ */
+function readAhead(m: Mount, composing: Composing, open: ComposedOpen, fd: number, at: number, bytes: number): void {
+  const inOrder = at === open.ownReadEnd;
+  open.ownReadEnd = at + bytes;
+  if (!inOrder || bytes >= READAHEAD_BYTES) return;
+  const { blockBytes } = composing.composer;
+  const { map } = open.file;
+  map.find(Math.floor(at / blockBytes));
+  const end = Math.min(map.end * blockBytes, at + READAHEAD_BYTES);
+  if (end <= at + bytes) return;
+  m.calls.posixFadvise(fd, at, end - at, c.POSIX_FADV_WILLNEED);
+  open.ownReadEnd = end;
+}
+
+/** Writes to the file itself. `waits` says that the descriptor's writes reach the device before they are done (O_SYNC). */
+export function writeComposed(
+  m: Mount,
+  r: Request,
+  composing: Composing,
+  open: ComposedOpen,
+  fd: number,
+  waits: boolean,
+): Outcome {
+  const { view, address } = m.input;
+  const size = fuse_write_in.size.get(view, r.at);
+  if (r.data + size > r.end) return -EIO;
+  const writeFlags = fuse_write_in.write_flags.get(view, r.at);
+  if ((writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0) {
+    const cleared = clearSetIds(m, fd);
+    if (cleared < 0) return cleared;
+  }
+  let at = fuse_write_in.offset.get(view, r.at);
+  // The kernel says where the end is by the size that it knows; pages of a map have their place.
+  const appends = (fuse_write_in.flags.get(view, r.at) & c.O_APPEND) !== 0 && (writeFlags & FUSE_WRITE_CACHE) === 0;
+  if (appends) at = m.calls.lseek(fd, 0, c.SEEK_END);
+  if (at < 0) return at;
+  composing.changes(open, at, at + size);
+  let written = 0;
+  if (!waits) {
+    setU64(composing.iovec.view, 0, address + r.data);
+    setU64(composing.iovec.view, 8, size);
+    const result = m.calls.pwritev2(fd, composing.iovec.address, 1, at, c.RWF_NOWAIT);
+    if (result < 0 && !wouldWait(result) && result !== -ENOSPC) {
+      composing.changed(open);
+      return result;
+    }
+    written = Math.max(0, result);
+  }
+  if (written === size) {
+    composing.changed(open);
+    return putWritten(m, size);
+  }
+  composing.slowWrites++;
+  const left = size - written;
+  const buffer = composing.buffers.take(left);
+  if (buffer === undefined) {
+    const result = m.calls.pwrite(fd, address + r.data + written, left, at + written);
+    composing.changed(open);
+    return result < 0 && written === 0 ? result : putWritten(m, written + Math.max(0, result));
+  }
+  buffer.bytes.set(m.input.bytes.subarray(r.data + written, r.data + size));
+  return writeRest(m, composing, fd, buffer, left, at + written).then((result): Finish => {
+    composing.changed(open);
+    composing.buffers.give(buffer);
+    return () => (result < 0 && written === 0 ? result : putWritten(m, written + Math.max(0, result)));
+  });
+}
+
+async function writeRest(
+  m: Mount,
+  composing: Composing,
+  fd: number,
+  buffer: Memory,
+  bytes: number,
+  at: number,
+): Promise<number> {
+  let done = 0;
+  let madeRoom = false;
+  while (done < bytes) {
+    const result = await m.calls.pwrite.later(fd, buffer.address + done, bytes - done, at + done);
+    if (result === -ENOSPC && !madeRoom && composing.makeRoom()) {
+      madeRoom = true;
+      await composing.packs.buried();
+      continue;
+    }
+    if (result <= 0) return done > 0 ? done : result;
+    done += result;
+  }
+  return done;
+}
+
+function putWritten(m: Mount, bytes: number): number {
+  fuse_write_out.size.set(m.output.view, PAYLOAD, bytes);
+  fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);
+  return fuse_write_out.structBytes;
+}

@@ -1,0 +1,297 @@
+/**
+ * The composed route: which files take it, and what is kept of each while it is open.
+ *
+ *     closed ──opened; large, not wholly shared or opened for writing, enough of it shared, clean, no other writer──► composed
+ *     composed: READ and WRITE come to us (`composedio.ts`); pages of maps are the FUSE inode's, filled and written by READ and WRITE
+ *     composed ──last release──► closed
+ *
+ * Invariants: 1. What was written through the mount since the file was opened is read from the file. 2. When a file takes the
+ * route no page of it is dirty and nobody has it open for writing: a map of the file's own pages, left from the own route,
+ * would dirty them unseen. 3. When a change of the file around the mount is noticed, at its next open at the latest, all
+ * of it is read from the file until it is closed.
+ */
+
+import * as c from '../base/linux.ts';
+import type { Memory } from '../base/memory.ts';
+import { RowTable } from '../extents/extentmap.ts';
+import { PRIVATE, type RangeReader } from '../extents/ranges.ts';
+import { statx } from '../fuse/wire/structs.ts';
+import type { ComposedFile, Composer } from '../mappings/composed.ts';
+import type { Packs } from '../mappings/packs.ts';
+import { noPages, type Residency } from '../pagecache/residency.ts';
+import type { Buffers } from './buffers.ts';
+import type { SourceCalls } from './calls.ts';
+import { SCRATCH } from './mount.ts';
+
+/** Why a large file doesn't take the composed route. */
+export type ComposedRefusal =
+  /** Too little of it is shared. */
+  | 'unshared'
+  /** It has much data that isn't on disk yet. */
+  | 'dirty'
+  /** Someone has it open for writing, around the mount or by a map that outlived its open file. */
+  | 'written-elsewhere'
+  /** btrfs writes it in place (chattr +C). */
+  | 'nocow'
+  | 'realtime'
+  /** It changed while it was being looked at. */
+  | 'changing';
+
+/** A file that is open on the composed route. */
+export interface ComposedOpen {
+  readonly file: ComposedFile;
+  /** What the file was when it was last looked at; `timesKnown` is false since it was changed through the mount. */
+  size: number;
+  readonly times: Float64Array;
+  timesKnown: boolean;
+  /** Changes of it that are on their way, on other threads. */
+  changing: number;
+  checkedMs: number;
+  /** Where the last read of its own pages ended, which had to wait: for readahead. */
+  ownReadEnd: number;
+}
+
+export interface ComposingOptions {
+  readonly calls: SourceCalls;
+  readonly ranges: RangeReader;
+  readonly residency: Residency;
+  readonly composer: Composer;
+  readonly packs: Packs;
+  readonly buffers: Buffers;
+  readonly filesystem: 'btrfs' | 'xfs';
+  readonly scratch: Memory;
+  /** Files smaller than this don't take the route. */
+  readonly minBytes: number;
+  /** How much of a file must be shared, in percent. */
+  readonly minShare: number;
+  /** Whether a file is on the realtime device of XFS: positive if so, or a negated errno. */
+  readonly isRealtime: (fd: number) => number;
+  readonly monotonicMs: () => number;
+}
+
+const FS_NOCOW_FL = 0x0080_0000;
+/** A file with more dirty pages isn't flushed at its open. */
+const MAX_DIRTY_PAGES = 4096;
+const PROBES = 8;
+const PROBE_EXTENTS = 4;
+const PROBE_BYTES = 1 << 20;
+/** How often an open file's times are looked at while it is read. */
+const LOOK_INTERVAL_MS = 50;
+
+/** Scratch memory of this route, in bytes: a struct iovec. */
+export const COMPOSING_SCRATCH_BYTES = 64;
+
+export class Composing {
+  /** Bytes answered from targets, from the files' own pages, and as zeros. */
+  mappingBytes = 0;
+  ownBytes = 0;
+  zeroBytes = 0;
+  /** Requests that had to wait for a device. */
+  slowReads = 0;
+  slowWrites = 0;
+  /** Open files that left their targets because they had changed around the mount, or because room was needed. */
+  resets = 0;
+  readonly buffers: Buffers;
+  readonly composer: Composer;
+  readonly packs: Packs;
+  /** The pieces of the request being served: see `composedio.ts`. */
+  readonly pieces = new RowTable();
+  readonly iovec: Memory;
+  readonly #o: ComposingOptions;
+  readonly #open = new Map<number, ComposedOpen>();
+  readonly #counts = noPages();
+
+  constructor(options: ComposingOptions, iovec: Memory) {
+    this.#o = options;
+    this.buffers = options.buffers;
+    this.composer = options.composer;
+    this.packs = options.packs;
+    this.iovec = iovec;
+  }
+
+  /** Bytes that the maps of open files take. */
+  get heldBytes(): number {
+    let sum = 0;
+    for (const { file } of this.#open.values()) sum += file.map.heldBytes;
+    return sum;
+  }
+
+  /** The open file of a row of the open file table, if it is on this route. */
+  of(row: number): ComposedOpen | undefined {
+    return this.#open.get(row);
+  }
+
+  opened(row: number, open: ComposedOpen): void {
+    this.#open.set(row, open);
+  }
+
+  closed(row: number): void {
+    const open = this.#open.get(row);
+    if (open === undefined) return;
+    this.#open.delete(row);
+    this.#o.composer.close(open.file);
+  }
+
+  /**
+   * Whether a file, closed on the mount until now, takes the route. `fd` is open for reading, and the only descriptor that we have
+   * of it. The answer comes later when dirty pages have to be written first; the descriptor stays the caller's. `whole` says
+   * whether files of which every look shows shared extents only take it, too.
+   */
+  decide(fd: number, whole: boolean): ComposedOpen | ComposedRefusal | Promise<ComposedOpen | ComposedRefusal> {
+    const open = this.#candidate(fd, whole);
+    if (typeof open === 'string') return open;
+    const dirty = this.#dirtyPages(fd);
+    if (dirty === 0) return this.#take(fd, open);
+    if (dirty > MAX_DIRTY_PAGES) return 'dirty';
+    return this.#o.calls.fdatasync.later(fd).then(() => {
+      const again = this.#candidate(fd, whole);
+      if (typeof again === 'string') return again;
+      return this.#dirtyPages(fd) === 0 ? this.#take(fd, again) : 'dirty';
+    });
+  }
+
+  /** Whether a file of this size may take the route. */
+  fits(size: number): boolean {
+    return size >= this.#o.minBytes;
+  }
+
+  /**
+   * Looks whether the file was changed around the mount, if it is time to; with `now`, in any case. Our own changes, which are
+   * told by `changes` and `changed`, aren't told from others' that come at the same time.
+   */
+  lookAgain(open: ComposedOpen, fd: number, now: boolean): void {
+    const { monotonicMs, composer } = this.#o;
+    const ms = monotonicMs();
+    if (open.changing > 0 || (!now && ms - open.checkedMs < LOOK_INTERVAL_MS)) return;
+    open.checkedMs = ms;
+    const known = open.timesKnown;
+    const same = this.#readTimes(open, fd);
+    if (!known || same) return;
+    this.resets++;
+    composer.ownAll(open.file);
+  }
+
+  /** The bytes from..to of an open file are about to be changed through the mount, until `changed`. */
+  changes(open: ComposedOpen, from: number, to: number): void {
+    this.#o.composer.own(open.file, from, to);
+    open.timesKnown = false;
+    open.changing++;
+  }
+
+  changed(open: ComposedOpen): void {
+    open.timesKnown = false;
+    open.changing--;
+  }
+
+  /** Makes room on the disk: gives up what no open file uses, else all of it. Returns whether there was anything. */
+  makeRoom(): boolean {
+    const { packs, composer } = this.#o;
+    if (packs.dropIdle() > 0 || packs.burying) return true;
+    if (packs.packs === 0) return false;
+    for (const open of this.#open.values()) {
+      composer.ownAll(open.file);
+      this.resets++;
+    }
+    return packs.dropIdle() > 0;
+  }
+
+  #candidate(fd: number, whole: boolean): ComposedOpen | ComposedRefusal {
+    const { calls, filesystem, scratch, isRealtime, composer, monotonicMs } = this.#o;
+    const open: ComposedOpen = {
+      file: composer.create(0, 0),
+      size: 0,
+      times: new Float64Array(4),
+      timesKnown: false,
+      changing: 0,
+      checkedMs: monotonicMs(),
+      ownReadEnd: -1,
+    };
+    this.#readTimes(open, fd);
+    if (!open.timesKnown || open.size > Number.MAX_SAFE_INTEGER) return 'changing';
+    const inode = statx.ino.get(scratch.view, SCRATCH.statx);
+    if (filesystem === 'btrfs') {
+      if (calls.ioctl(fd, c.FS_IOC_GETFLAGS, scratch.address + SCRATCH.small) < 0) return 'nocow';
+      if ((scratch.view.getUint32(SCRATCH.small, true) & FS_NOCOW_FL) !== 0) return 'nocow';
+    } else if (isRealtime(fd) !== 0) {
+      return 'realtime';
+    }
+    if (!this.#isShared(fd, open.size, inode, whole)) return 'unshared';
+    if (this.#isWrittenElsewhere(fd)) return 'written-elsewhere';
+    return { ...open, file: composer.create(open.size, inode) };
+  }
+
+  #take(fd: number, open: ComposedOpen): ComposedOpen {
+    // The file's own clean pages would be a second copy of those that are shared.
+    this.#o.residency.drop(fd);
+    return open;
+  }
+
+  /** Whether enough of the file is shared, by a look at some places of it. */
+  #isShared(fd: number, size: number, inode: number, whole: boolean): boolean {
+    const { ranges, filesystem, minShare, composer } = this.#o;
+    const wanted = Math.max(1, Math.ceil((PROBES * minShare) / 100));
+    const { blockBytes } = composer;
+    let found = 0;
+    let diverged = whole;
+    for (let probe = 0; probe < PROBES && (found < wanted || !diverged); probe++) {
+      const at = (size / PROBES) * probe;
+      const from = at - (at % blockBytes);
+      const to = Math.min(size, from + PROBE_BYTES);
+      const look = { filesystem, inode, from, to, limit: PROBE_EXTENTS, sync: false, any: false };
+      if (ranges.read(fd, look) < 0) continue;
+      let shared = false;
+      for (let row = 0; row < ranges.count; row++) {
+        if (ranges.address(row) === PRIVATE) diverged = true;
+        else shared = true;
+      }
+      if (shared) found++;
+    }
+    return found >= wanted && diverged;
+  }
+
+  /**
+   * Whether anybody has the file open for writing, be it the kernel for a map that is left of a closed file: then no read lease
+   * can be had of it (fcntl(2), F_SETLEASE; fs/locks.c: check_conflicting_open).
+   */
+  #isWrittenElsewhere(fd: number): boolean {
+    const { calls } = this.#o;
+    if (calls.fcntl(fd, c.F_SETLEASE, c.F_RDLCK) < 0) return true;
+    calls.fcntl(fd, c.F_SETLEASE, c.F_UNLCK);
+    return false;
+  }
+
+  /** Dirty pages and those being written. */
+  #dirtyPages(fd: number): number {
+    const counts = this.#counts;
+    if (this.#o.residency.count(fd, counts) < 0) return Number.POSITIVE_INFINITY;
+    return counts.dirty + counts.writeback;
+  }
+
+  /** Reads size and times of the file; returns whether they are what they were. */
+  #readTimes(open: ComposedOpen, fd: number): boolean {
+    const { calls, scratch } = this.#o;
+    const at = SCRATCH.statx;
+    const { address, view } = scratch;
+    const read = calls.statx(fd, address + SCRATCH.empty, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, address + at);
+    if (read < 0) return false;
+    const { times } = open;
+    const size = statx.size.get(view, at);
+    const mtime = statx.mtime.get(view, at);
+    const mtimensec = statx.mtimensec.get(view, at);
+    const ctime = statx.ctime.get(view, at);
+    const ctimensec = statx.ctimensec.get(view, at);
+    const same =
+      open.size === size &&
+      times[0] === mtime &&
+      times[1] === mtimensec &&
+      times[2] === ctime &&
+      times[3] === ctimensec;
+    open.size = size;
+    times[0] = mtime;
+    times[1] = mtimensec;
+    times[2] = ctime;
+    times[3] = ctimensec;
+    open.timesKnown = true;
+    return same;
+  }
+}

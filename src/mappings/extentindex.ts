@@ -1,0 +1,63 @@
+/**
+ * The extent index of a filesystem: which of its bytes a target of ours holds, and where. A key names bytes as an extent
+ * map does (`extents/extentmap.ts`): by address, and for compressed extents by the extent's address and the slice of what it
+ * decodes to. Positions in targets are those of `packs.ts`.
+ *
+ * An entry is a hint and no proof: balance moves extents, and their old addresses are given to other data. Who finds an
+ * entry reads the target's own map before using it (`composed.ts`).
+ */
+
+import { FIRST_LINEAR, IntervalMap, NONE } from '../base/intervalmap.ts';
+import { PLAIN } from '../extents/extentmap.ts';
+
+/** What a compressed extent of btrfs decodes to at most: BTRFS_MAX_UNCOMPRESSED, 128 KiB. */
+const MAX_DECODED_BYTES = 131_072;
+
+export class ExtentIndex {
+  /** Set by `find`: how many blocks from the one that was asked for have the answer in common. */
+  blocks = 0;
+  readonly #blockBytes: number;
+  readonly #slots: number;
+  readonly #plain = new IntervalMap();
+  readonly #encoded = new IntervalMap();
+
+  constructor(blockBytes: number) {
+    this.#blockBytes = blockBytes;
+    this.#slots = MAX_DECODED_BYTES / blockBytes;
+  }
+
+  get rows(): number {
+    return this.#plain.rows + this.#encoded.rows;
+  }
+
+  get heldBytes(): number {
+    return this.#plain.heldBytes + this.#encoded.heldBytes;
+  }
+
+  /** The position of the target that holds the block of this identity, or NONE; `blocks` says for how many it holds. */
+  find(address: number, slice: number, limit: number): number {
+    const map = slice === PLAIN ? this.#plain : this.#encoded;
+    const key = this.#key(address, slice);
+    const found = map.find(key);
+    this.blocks = Math.min(limit, map.end - key);
+    return found >= FIRST_LINEAR ? found : NONE;
+  }
+
+  /** Says that `blocks` blocks from this identity on are held at `position`, or, with NONE, that they aren't held. */
+  set(address: number, slice: number, blocks: number, position: number): void {
+    const key = this.#key(address, slice);
+    (slice === PLAIN ? this.#plain : this.#encoded).set(key, key + blocks, position);
+  }
+
+  /** Forgets all that is held at the positions from..to (exclusive). Looks at every row. */
+  dropTargets(from: number, to: number): void {
+    this.#plain.dropTargets(from, to);
+    this.#encoded.dropTargets(from, to);
+  }
+
+  /** Each compressed extent has room for all that it may decode to. */
+  #key(address: number, slice: number): number {
+    const block = address / this.#blockBytes;
+    return slice === PLAIN ? block : block * this.#slots + slice / this.#blockBytes;
+  }
+}

@@ -5,8 +5,8 @@
  * Values below FIRST_LINEAR are the same all over a run. A value from FIRST_LINEAR on is linear: at position p of a run that
  * starts at s with value v it is v + (p - s). So an extent of any length is one row.
  *
- * Rows lie in chunks of up to 512, 8 bytes each: starts are relative to the chunk's base. Measured on a 2-core machine: 10^6 rows
- * set in random order in 0.9 s, found in 0.4 µs.
+ * Rows lie in chunks of up to 512, 8 bytes each: starts are relative to the chunk's base. Measured on a 2-core machine: 10^6
+ * isolated runs (2 * 10^6 rows) set in random order in 1.5 s, found in random order in 0.8 µs each, in order in 0.04 µs.
  *
  * Invariant: no run goes on where the one before it ends, and the first isn't NONE. So what was set determines the rows.
  */

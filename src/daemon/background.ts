@@ -28,7 +28,14 @@ export async function startInBackground(program: string, args: readonly string[]
   const child = spawn(process.execPath, [...process.execArgv, program, ...args], {
     detached: true,
     stdio: ['ignore', logFd, logFd, 'pipe'],
-    env: { ...process.env, SHAREDEXT_READY_FD: String(READY_FD), SHAREDEXT_LOG: log, NOTIFY_SOCKET: '' },
+    // Threads for what waits for a device; libuv's default is 4.
+    env: {
+      UV_THREADPOOL_SIZE: '16',
+      ...process.env,
+      SHAREDEXT_READY_FD: String(READY_FD),
+      SHAREDEXT_LOG: log,
+      NOTIFY_SOCKET: '',
+    },
   });
   closeSync(logFd);
   // Its session is its own: what is typed here doesn't reach it otherwise.

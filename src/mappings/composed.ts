@@ -32,8 +32,10 @@ export const ZERO_BLOCKS = 2;
 const WINDOW_ALIGNMENT = 64;
 /** The most extents that one look resolves. */
 const WINDOW_EXTENTS = 64;
-/** The most extents that a piece of a target is looked at with: it may have been put together from several files. */
-const TARGET_EXTENTS = 1024;
+/** How long a window is at most: FIEMAP of btrfs puts extents that touch together, and looks up who shares each of them. */
+const WINDOW_BYTES = 4 << 20;
+/** The most extents that one piece of a target may have. */
+const PIECE_EXTENTS = 1024;
 /** Behind the last block of any file. */
 const END = Number.MAX_SAFE_INTEGER;
 
@@ -62,6 +64,11 @@ const POSITION = 2;
 const KEY = 3; // the row of its identity: address, slice
 /** Column of what is missing, beside AT and BLOCKS. */
 const EXTENTS = 2;
+/** Columns of looks: byte offset and length, address and slice. */
+const HELD_AT = 0;
+const HELD_BYTES = 1;
+const HELD_ADDRESS = 2;
+const HELD_SLICE = 3;
 
 export class Composer {
   /** Extents of a window that were not what they had been a moment before, or entries of the index that had expired. */
@@ -74,8 +81,15 @@ export class Composer {
   readonly #keys = new RowTable();
   /** Blocks of the window that no target holds: block, count, and how many extents they are. */
   readonly #missing = new RowTable();
-  /** What a target was found to hold. */
+  /** What was put into packs: block, count, position. */
+  readonly #appended = new RowTable();
+  /** What a window of a target was found to hold, and the window. */
   readonly #held = new RowTable();
+  #heldTarget = 0;
+  #heldFrom = 0;
+  #heldTo = 0;
+  /** The second look at the file. */
+  readonly #seen = new RowTable();
 
   constructor(options: ComposerOptions) {
     this.#o = options;
@@ -120,7 +134,7 @@ export class Composer {
     const { blockBytes, ranges } = this.#o;
     map.find(block);
     const from = Math.max(map.start, block - (block % WINDOW_ALIGNMENT));
-    const to = map.end;
+    const to = Math.min(map.end, from + Math.max(WINDOW_ALIGNMENT, WINDOW_BYTES / blockBytes));
     const window = { from: from * blockBytes, to: to * blockBytes, limit: WINDOW_EXTENTS };
     const looked = ranges.read(fd, this.#look(file.inode, window));
     if (looked < 0 || ranges.end <= block * blockBytes) {
@@ -128,10 +142,11 @@ export class Composer {
       return;
     }
     const end = Math.floor(ranges.end / blockBytes);
+    this.#heldTarget = 0;
     this.#findPieces();
     this.#verifyPieces();
     this.#makeMissing(fd);
-    const again = ranges.read(fd, this.#look(file.inode, { ...window, to: end * blockBytes }));
+    const again = ranges.read(fd, { ...this.#look(file.inode, { ...window, to: end * blockBytes }), any: true });
     if (again < 0) map.set(from, end, OWN_BLOCKS);
     else this.#enter(file, from, Math.max(block + 1, Math.min(end, Math.floor(ranges.end / blockBytes))));
     const { packs } = this.#o;
@@ -235,24 +250,54 @@ export class Composer {
 
   /** Whether a target holds exactly these bytes at the position, now. */
   #holds(position: number, blocks: number, address: number, slice: number): boolean {
+    const { packs, blockBytes } = this.#o;
+    const row = this.#heldRow(position, blocks);
+    if (row < 0) return false;
+    const from = packs.offset(position);
+    const into = from - this.#held.get(row, HELD_AT);
+    if (from + blocks * blockBytes > this.#held.get(row, HELD_AT) + this.#held.get(row, HELD_BYTES)) return false;
+    return isPartOf(this.#held.get(row, HELD_ADDRESS), this.#held.get(row, HELD_SLICE), into, address, slice);
+  }
+
+  /**
+   * The row of what a target holds that a position lies in, or -1. Targets are looked at window by window, since what is near in
+   * files is near in packs; a window is what the target held at some moment since `resolve` began.
+   */
+  #heldRow(position: number, blocks: number): number {
     const { packs, ranges, filesystem, blockBytes } = this.#o;
     const id = packs.target(position);
-    const fd = packs.descriptor(id);
-    if (fd < 0) return false;
     const from = packs.offset(position);
     const to = from + blocks * blockBytes;
-    const look = { filesystem, inode: packs.inode(id), from, to, limit: TARGET_EXTENTS, sync: false, any: true };
-    if (ranges.read(fd, look) < 0 || ranges.count !== 1) return false;
-    return (
-      ranges.offset(0) === from &&
-      ranges.length(0) === to - from &&
-      ranges.address(0) === address &&
-      ranges.slice(0) === slice
-    );
+    if (id !== this.#heldTarget || from < this.#heldFrom || to > this.#heldTo) {
+      const fd = packs.descriptor(id);
+      if (fd < 0) return -1;
+      const look = { filesystem, inode: packs.inode(id), from, to: packs.bytes(id), sync: false, any: true } as const;
+      let read = ranges.read(fd, { ...look, limit: WINDOW_EXTENTS });
+      // A piece may have been put together from small ones.
+      if (read === 0 && ranges.end < to) read = ranges.read(fd, { ...look, limit: PIECE_EXTENTS });
+      if (read < 0 || ranges.end < to) return -1;
+      this.#held.clear();
+      for (let row = 0; row < ranges.count; row++) {
+        this.#held.push(ranges.offset(row), ranges.length(row), ranges.address(row), ranges.slice(row));
+      }
+      this.#heldTarget = id;
+      this.#heldFrom = from;
+      this.#heldTo = ranges.end;
+    }
+    return rowAt(this.#held, from);
   }
 
   /** Puts what is missing into packs, and reads from the packs what it was. */
   #makeMissing(fd: number): void {
+    this.#appended.clear();
+    this.#append(fd);
+    this.#heldTarget = 0;
+    for (let i = 0; i < this.#appended.count; i++) {
+      this.#learn(this.#appended.get(i, AT), this.#appended.get(i, POSITION), this.#appended.get(i, BLOCKS));
+    }
+  }
+
+  #append(fd: number): void {
     const { packs, isSpaceLow, blockBytes } = this.#o;
     if (this.#missing.count === 0) return;
     if (isSpaceLow()) {
@@ -272,7 +317,7 @@ export class Composer {
           break;
         }
         const { appended } = packs;
-        this.#learn(at, position, appended);
+        this.#appended.push(at, appended, position, 0);
         at += appended;
         left -= appended;
       }
@@ -285,29 +330,24 @@ export class Composer {
 
   /** Enters into the index, and among the pieces, what a pack holds from `position` on: the file's blocks from `at` on. */
   #learn(at: number, position: number, blocks: number): void {
-    const { packs, ranges, filesystem, blockBytes } = this.#o;
-    const id = packs.target(position);
-    const fd = packs.descriptor(id);
-    if (fd < 0) return;
-    const start = packs.offset(position);
-    const to = start + blocks * blockBytes;
-    const look = { filesystem, inode: packs.inode(id), to, limit: TARGET_EXTENTS, sync: false, any: true } as const;
-    for (let from = start; from < to; from = ranges.end) {
-      if (ranges.read(fd, { ...look, from }) < 0 || ranges.end <= from) return;
-      this.#held.clear();
-      for (let row = 0; row < ranges.count; row++) {
-        this.#held.push(ranges.offset(row), ranges.length(row), ranges.address(row), ranges.slice(row));
-      }
-      for (let row = 0; row < this.#held.count; row++) {
-        const address = this.#held.get(row, 2);
-        const slice = this.#held.get(row, 3);
-        const into = (this.#held.get(row, 0) - start) / blockBytes;
-        const count = this.#held.get(row, 1) / blockBytes;
-        if (address === PRIVATE || !Number.isInteger(into) || !Number.isInteger(count)) continue;
-        this.#index(address, slice, count, position + into);
-        this.#pieces.push(at + into, count, position + into, this.#keys.count);
+    const { packs, blockBytes } = this.#o;
+    for (let done = 0; done < blocks; ) {
+      const row = this.#heldRow(position + done, 1);
+      if (row < 0) return;
+      const from = packs.offset(position + done);
+      const into = from - this.#held.get(row, HELD_AT);
+      const count = Math.min(blocks - done, Math.floor((this.#held.get(row, HELD_BYTES) - into) / blockBytes));
+      if (count <= 0) return;
+      const start = this.#held.get(row, HELD_ADDRESS);
+      const piece = this.#held.get(row, HELD_SLICE);
+      if (start !== PRIVATE) {
+        const address = piece === PLAIN ? start + into : start;
+        const slice = piece === PLAIN ? piece : piece + into;
+        this.#index(address, slice, count, position + done);
+        this.#pieces.push(at + done, count, position + done, this.#keys.count);
         this.#keys.push(address, slice, 0, 0);
       }
+      done += count;
     }
   }
 
@@ -332,7 +372,9 @@ export class Composer {
   #enter(file: ComposedFile, from: number, end: number): void {
     const { ranges, blockBytes } = this.#o;
     let at = from;
+    this.#seen.clear();
     for (let row = 0; row < ranges.count; row++) {
+      this.#seen.push(ranges.offset(row), ranges.length(row), ranges.address(row), ranges.slice(row));
       const start = Math.floor(ranges.offset(row) / blockBytes);
       const stop = Math.min(end, Math.ceil((ranges.offset(row) + ranges.length(row)) / blockBytes));
       if (start > at) file.map.set(at, Math.min(start, end), ZERO_BLOCKS);
@@ -345,24 +387,20 @@ export class Composer {
 
   /** A piece counts where the second look names the same extent for it. */
   #enterPiece(file: ComposedFile, piece: number, from: number, end: number): void {
-    const { ranges, packs, blockBytes } = this.#o;
+    const { packs, blockBytes } = this.#o;
     const at = this.#pieces.get(piece, AT);
     const stop = Math.min(end, at + this.#pieces.get(piece, BLOCKS));
     if (at < from || stop <= at) return;
     const key = this.#pieces.get(piece, KEY);
     const address = this.#keys.get(key, 0);
     const slice = this.#keys.get(key, 1);
-    const row = this.#rowAt(at * blockBytes);
-    if (row < 0 || stop * blockBytes > ranges.offset(row) + ranges.length(row)) {
+    const row = rowAt(this.#seen, at * blockBytes);
+    if (row < 0 || stop * blockBytes > this.#seen.get(row, HELD_AT) + this.#seen.get(row, HELD_BYTES)) {
       this.mismatched++;
       return;
     }
-    const into = at * blockBytes - ranges.offset(row);
-    const same =
-      slice === PLAIN
-        ? ranges.slice(row) === PLAIN && ranges.address(row) + into === address
-        : ranges.slice(row) !== PLAIN && ranges.address(row) === address && ranges.slice(row) + into === slice;
-    if (!same || ranges.address(row) === PRIVATE) {
+    const into = at * blockBytes - this.#seen.get(row, HELD_AT);
+    if (!isPartOf(this.#seen.get(row, HELD_ADDRESS), this.#seen.get(row, HELD_SLICE), into, address, slice)) {
       this.mismatched++;
       return;
     }
@@ -375,20 +413,27 @@ export class Composer {
     }
     file.map.set(at, stop, position);
   }
+}
 
-  /** The row of the second look that a byte lies in, or -1. */
-  #rowAt(offset: number): number {
-    const { ranges } = this.#o;
-    let low = 0;
-    let high = ranges.count - 1;
-    while (low <= high) {
-      const middle = (low + high) >>> 1;
-      if (ranges.offset(middle) > offset) high = middle - 1;
-      else if (ranges.offset(middle) + ranges.length(middle) <= offset) low = middle + 1;
-      else return middle;
-    }
-    return -1;
+/** Whether a row's bytes from `into` on are those of an identity. */
+function isPartOf(rowAddress: number, rowSlice: number, into: number, address: number, slice: number): boolean {
+  if (rowAddress === PRIVATE) return false;
+  if (slice === PLAIN) return rowSlice === PLAIN && rowAddress + into === address;
+  return rowSlice !== PLAIN && rowAddress === address && rowSlice + into === slice;
+}
+
+/** The row that a byte offset lies in, or -1. */
+function rowAt(rows: RowTable, offset: number): number {
+  let low = 0;
+  let high = rows.count - 1;
+  while (low <= high) {
+    const middle = (low + high) >>> 1;
+    const start = rows.get(middle, HELD_AT);
+    if (start > offset) high = middle - 1;
+    else if (start + rows.get(middle, HELD_BYTES) <= offset) low = middle + 1;
+    else return middle;
   }
+  return -1;
 }
 
 /** Whether a value of a file's map is a position in a target. */

@@ -126,6 +126,11 @@ export class Packs {
     return this.#targets.get(id)?.inode ?? 0;
   }
 
+  /** How long the target is. */
+  bytes(id: number): number {
+    return (this.#targets.get(id)?.blocks ?? 0) * this.#o.blockBytes;
+  }
+
   /** The byte offset of a position in its target. */
   offset(position: number): number {
     const first = (this.#owner[position >>> REGION_SHIFT] ?? 0) * REGION_BLOCKS;

@@ -17,7 +17,7 @@ import { type Step, settle, steps } from './model-steps.ts';
 import { World } from './model-world.ts';
 
 const STEPS = Number(process.env['SHAREDEXT_MODEL_STEPS'] ?? 2500);
-const SEED = Number(process.env['SHAREDEXT_MODEL_SEED'] ?? Date.now() % 2 ** 31);
+const SEED = Number(process.env['SHAREDEXT_MODEL_SEED'] ?? 1);
 const KINDS: readonly FilesystemKind[] = ['btrfs', 'xfs'];
 /** One of them, for long runs side by side. */
 const ONLY = process.env['SHAREDEXT_MODEL_KIND'];

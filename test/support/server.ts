@@ -27,6 +27,19 @@ export interface Status {
   readonly broken: number;
   /** Null when sharing is off. */
   readonly mappings: { readonly count: number; readonly idle: number; readonly made: number } | null;
+  readonly open: { readonly inodes: number; readonly own: number; readonly shared: number; readonly composed: number };
+  /** Null when no file is composed. */
+  readonly composed: {
+    readonly packs: number;
+    readonly indexed: number;
+    readonly heldBytes: number;
+    readonly mappingBytes: number;
+    readonly ownBytes: number;
+    readonly zeroBytes: number;
+    readonly slowReads: number;
+    readonly resets: number;
+    readonly refused: Readonly<Record<string, number>>;
+  } | null;
 }
 
 export interface MountedServer {

@@ -61,7 +61,6 @@ function cut(composing: Composing, open: ComposedOpen, fd: number, from: number,
       composing.zeroBytes += bytes;
     } else {
       pieces.push(fd, at, bytes, 0);
-      composing.ownBytes += bytes;
     }
     at = end;
   }
@@ -95,6 +94,7 @@ export function readComposed(m: Mount, r: Request, composing: Composing, open: C
       if (result <= 0) return ended(open, done, result, pieces.get(piece, TARGET));
       got += result;
       done += result;
+      if (pieces.get(piece, TARGET) === 0) composing.ownBytes += result;
     }
   }
   return done;
@@ -126,7 +126,7 @@ function readSlowly(
   }
   const buffer = buffers.take(size);
   if (buffer === undefined) {
-    const result = readWaiting(m, open, rest, done);
+    const result = readWaiting(m, composing, open, rest, done);
     for (const { target } of rest) if (target !== 0) packs.release(target);
     return result;
   }
@@ -149,7 +149,13 @@ interface SlowPiece {
 }
 
 /** Without a buffer the loop waits: more requests wait for the device than there are buffers. */
-function readWaiting(m: Mount, open: ComposedOpen, rest: readonly SlowPiece[], before: number): number {
+function readWaiting(
+  m: Mount,
+  composing: Composing,
+  open: ComposedOpen,
+  rest: readonly SlowPiece[],
+  before: number,
+): number {
   let done = before;
   for (const { fd, at, bytes, target } of rest) {
     if (fd === ZEROS) {
@@ -162,6 +168,7 @@ function readWaiting(m: Mount, open: ComposedOpen, rest: readonly SlowPiece[], b
       if (result <= 0) return ended(open, done, result, target);
       got += result;
       done += result;
+      if (target === 0) composing.ownBytes += result;
     }
   }
   return done;
@@ -192,6 +199,7 @@ async function readRest(
       if (result <= 0) return ended(open, done, result, target);
       got += result;
       done += result;
+      if (target === 0) composing.ownBytes += result;
     }
   }
   return done;

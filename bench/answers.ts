@@ -36,6 +36,7 @@ function isRounds(value: unknown): value is Rounds {
 }
 
 const PROBE = join(import.meta.dirname, 'probe.js');
+const BLOCKS = join(import.meta.dirname, 'blocks.js');
 
 export async function probe(
   question: string,
@@ -44,10 +45,12 @@ export async function probe(
   rounds: number,
   signal: AbortSignal,
 ): Promise<Rounds> {
-  const said: unknown = JSON.parse(
-    await run(process.execPath, [PROBE, question, path, String(count), String(rounds)], signal),
-  );
-  if (!isRounds(said)) throw new Error(`the probe for ${question} said something else`);
+  return roundsOf(await run(process.execPath, [PROBE, question, path, String(count), String(rounds)], signal));
+}
+
+function roundsOf(text: string): Rounds {
+  const said: unknown = JSON.parse(text);
+  if (!isRounds(said)) throw new Error(`a probe said ${text}`);
   return said;
 }
 
@@ -68,14 +71,33 @@ function total(counts: Readonly<Record<string, number>>): number {
   return Object.values(counts).reduce((sum, value) => sum + value, 0);
 }
 
-export async function ask(question: Question, open: Open, sizes: Sizes, signal: AbortSignal): Promise<Answer> {
+async function time(
+  question: Question,
+  open: Open,
+  source: string,
+  rounds: number,
+  signal: AbortSignal,
+): Promise<Rounds> {
+  const path = join(open.root, question.at);
+  if (question.blocks !== undefined) {
+    const words = [BLOCKS, question.blocks, path, String(question.count), String(rounds), source];
+    return roundsOf(await run(process.execPath, words, signal));
+  }
+  if (question.probe === undefined) return timeCommand(question, open, rounds, signal);
+  return probe(question.probe, path, question.count, rounds, signal);
+}
+
+export async function ask(
+  question: Question,
+  open: Open,
+  source: string,
+  sizes: Sizes,
+  signal: AbortSignal,
+): Promise<Answer> {
   const cpuBefore = open.pid === undefined ? undefined : cpuTime(open.pid);
   const requestsBefore = total(await open.requests());
-  const path = join(open.root, question.at);
-  const { times, steps } =
-    question.probe === undefined
-      ? await timeCommand(question, open, sizes.rounds, signal)
-      : await probe(question.probe, path, question.count, question.rounds === 'first' ? 1 : sizes.rounds, signal);
+  const rounds = question.rounds === 'first' ? 1 : sizes.rounds;
+  const { times, steps } = await time(question, open, source, rounds, signal);
   const us = median(times);
   if (open.pid === undefined || cpuBefore === undefined) return { us };
   const requests = total(await open.requests()) - requestsBefore;

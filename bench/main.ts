@@ -12,6 +12,7 @@ import { run } from '../src/demo/commands.ts';
 import { type FilesystemName, makeStage, type Stage } from '../src/demo/stage.ts';
 import { type Answer, ask, warmUp } from './answers.ts';
 import { type MemoryAnswer, memoryOfNodes } from './memory.ts';
+import { partsOfARead } from './parts.ts';
 import { openPlace, type Place, places } from './places.ts';
 import { fillSource, normal, questions, short } from './questions.ts';
 import { type Report, reportText } from './report.ts';
@@ -62,13 +63,15 @@ async function measured(stage: Stage, flags: Flags, signal: AbortSignal): Promis
     for (const question of asked) {
       signal.throwIfAborted();
       tell(`${place}: ${question.name}`);
-      answers.get(question.name)?.set(place, await ask(question, open, sizes, signal));
+      answers.get(question.name)?.set(place, await ask(question, open, stage.source, sizes, signal));
     }
     await open.end();
   }
   tell('walking many files');
   const nodes = flags.short === true ? SHORT_NODES : flags.full === true ? FULL_NODES : NORMAL_NODES;
   const memory: MemoryAnswer = await memoryOfNodes(stage, nodes, signal);
+  tell('taking a read apart');
+  const parts = await partsOfARead(join(stage.source, 'own'), stage.folder);
   tell('cleaning up');
   return {
     date: new Date().toISOString().slice(0, 10),
@@ -82,6 +85,7 @@ async function measured(stage: Stage, flags: Flags, signal: AbortSignal): Promis
     rounds: sizes.rounds,
     rows: asked.map(({ name }) => ({ name, answers: Object.fromEntries(answers.get(name) ?? []) })),
     memory,
+    parts,
   };
 }
 

@@ -10,6 +10,9 @@ export interface Sizes {
   readonly smallFiles: number;
   readonly listedFiles: number;
   readonly attributeReads: number;
+  /** Blocks read or written at random in a large file, and written with a flush each. */
+  readonly blocks: number;
+  readonly flushes: number;
   readonly rounds: number;
 }
 
@@ -18,6 +21,8 @@ export const normal: Sizes = {
   smallFiles: 4000,
   listedFiles: 20_000,
   attributeReads: 20_000,
+  blocks: 20_000,
+  flushes: 200,
   rounds: 5,
 };
 export const short: Sizes = {
@@ -25,6 +30,8 @@ export const short: Sizes = {
   smallFiles: 400,
   listedFiles: 1000,
   attributeReads: 1000,
+  blocks: 1000,
+  flushes: 20,
   rounds: 3,
 };
 
@@ -33,8 +40,9 @@ const SMALL_BYTES = 6000;
 
 export interface Question {
   readonly name: string;
-  /** A loop of probe.ts, or a command line that is timed as a whole. */
+  /** A loop of probe.ts, or of blocks.ts, or a command line that is timed as a whole. */
   readonly probe?: string;
+  readonly blocks?: string;
   readonly command?: (at: string, scratch: string) => readonly [string, readonly string[]];
   readonly at: string;
   readonly count: number;
@@ -43,7 +51,7 @@ export interface Question {
 }
 
 export function questions(sizes: Sizes): readonly Question[] {
-  const { bigBytes, smallFiles, listedFiles, attributeReads } = sizes;
+  const { bigBytes, smallFiles, listedFiles, attributeReads, blocks, flushes } = sizes;
   const all = { rounds: 'all' } as const;
   return [
     { name: 'warm read, own', probe: 'read', at: 'own', count: bigBytes, ...all },
@@ -57,6 +65,14 @@ export function questions(sizes: Sizes): readonly Question[] {
     { name: 'statx, attributes not cached', probe: 'getattr', at: 'own', count: attributeReads, ...all },
     { name: 'ls -l, per entry', probe: 'list', at: 'listed', count: listedFiles, ...all },
     { name: 'create+close+unlink', probe: 'create', at: 'empty', count: smallFiles, ...all },
+    { name: 'diverged, warm: 4 KiB at random', blocks: 'random', at: 'disk', count: blocks, ...all },
+    { name: 'diverged, warm: 4 KiB at random, 16 at a time', blocks: 'random-16', at: 'disk', count: blocks, ...all },
+    { name: 'diverged, warm: 128 KiB in order', blocks: 'order-128k', at: 'disk', count: 1, ...all },
+    { name: 'diverged, warm: 1 MiB in order', blocks: 'order-1m', at: 'disk', count: 1, ...all },
+    { name: 'diverged, cold: 4 KiB at random', blocks: 'cold-random', at: 'disk', count: blocks / 10, ...all },
+    { name: 'diverged, cold: 1 MiB in order', blocks: 'cold-order', at: 'disk', count: 1, ...all },
+    { name: 'diverged: 4 KiB, 30% written', blocks: 'mixed', at: 'disk', count: blocks / 4, ...all },
+    { name: 'diverged: 8 KiB written, fdatasync', blocks: 'write-sync', at: 'disk', count: flushes, ...all },
     {
       name: 'find, whole tree',
       command: (at) => ['find', [at, '-type', 'f', '-newer', '/']],
@@ -82,6 +98,23 @@ export function questions(sizes: Sizes): readonly Question[] {
   ];
 }
 
+/** What part of a diverged file differs from its origin. */
+const CHANGED = 0.02;
+const BLOCK_BYTES = 4096;
+
+/** Overwrites some blocks, others in each file. */
+function diverge(path: string, bytes: number, seed: number): void {
+  const fd = openSync(path, 'r+');
+  const block = new Uint8Array(BLOCK_BYTES);
+  const blocks = Math.floor(bytes / BLOCK_BYTES);
+  let state = seed;
+  for (let i = 0; i < blocks * CHANGED; i++) {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    writeSync(fd, randomFillSync(block), 0, BLOCK_BYTES, (state % blocks) * BLOCK_BYTES);
+  }
+  closeSync(fd);
+}
+
 function writeRandom(path: string, bytes: number): void {
   const block = new Uint8Array(1_000_000);
   const fd = openSync(path, 'w');
@@ -101,6 +134,10 @@ export async function fillSource(source: string, sizes: Sizes, tree: string, sig
   await run('cp', ['-a', '--reflink=never', tree, join(source, 'tree')], signal);
   await run('sync', ['-f', source]);
   await run('cp', ['-a', '--reflink=always', join(source, 'origin'), join(source, 'clone')]);
+  for (const [seed, name] of ['disk', 'other-disk'].entries()) {
+    await run('cp', ['-a', '--reflink=always', join(source, 'origin'), join(source, name)]);
+    diverge(join(source, name), sizes.bigBytes, seed);
+  }
   // These are copies of their own, so that `small` shares nothing.
   await run('cp', ['-a', '--reflink=never', join(source, 'small'), join(source, 'small-origin')], signal);
   await run('sync', ['-f', source]);

@@ -2,6 +2,7 @@
 
 import type { Answer } from './answers.ts';
 import type { MemoryAnswer } from './memory.ts';
+import type { Part } from './parts.ts';
 import { type Place, places } from './places.ts';
 
 export interface Row {
@@ -22,6 +23,7 @@ export interface Report {
   readonly rounds: number;
   readonly rows: readonly Row[];
   readonly memory: MemoryAnswer;
+  readonly parts: readonly Part[];
 }
 
 /** Fewer cost less than a few steps of the clock. */
@@ -72,6 +74,17 @@ function costTable(report: Report): string {
   return table([['', 'requests per step', 'cost of one', 'JavaScript and FFI', 'system calls'], ...body]);
 }
 
+function partsTable(report: Report): string {
+  const body = report.parts.map(({ bytes, findUs, preadUs, writeUs, spliceUs }) => [
+    `${bytes / 1024} KiB`,
+    ...[findUs, preadUs, writeUs, spliceUs].map((us) => `${us.toFixed(2)} µs`),
+  ]);
+  return table([
+    ['', 'find the piece', 'read it (preadv2)', 'copy it out (write)', 'splice in and out instead'],
+    ...body,
+  ]);
+}
+
 export function reportText(report: Report): string {
   const { memory } = report;
   const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
@@ -84,7 +97,8 @@ Medians of ${report.rounds} rounds; in parentheses the ratio to the bare filesys
 and servers ran ${report.placement}. The loops call the C library from another process than the server; nothing is
 subtracted. \`sharedext\` shares and \`nosharedext\` is the same mount without sharing. For "uncached" rows the kernel's
 inodes and names were dropped before each round (not its pages). In the row "clone, first" only the bare filesystem reads
-from the disk: the other places come after it.
+from the disk: the other places come after it. "Diverged" rows are about a clone of which 2% of the blocks were changed; for
+the cold ones its own pages were dropped after another clone had been read at the same place.
 
 ${timesTable(report)}
 
@@ -94,6 +108,15 @@ Processor time of the server per request, on the sharedext mount, by proc_pid_st
 user time is JavaScript and the FFI, system time is reading and answering /dev/fuse and the calls on the source.
 
 ${costTable(report)}
+
+## What a read on the composed route is made of
+
+Each row takes one piece of resident pages, in a process that does nothing else: finding it in a map of 100,000 extents,
+copying it into the server's memory, and copying it on, as the answer on /dev/fuse does. The last column moves
+the pages through a pipe without copying them into the server (splice, in and out): what it is below the sum of the two
+before it is what zero-copy could save at most.
+
+${partsTable(report)}
 
 ## Memory
 

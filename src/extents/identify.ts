@@ -48,8 +48,6 @@ export interface IdentifyOptions {
   readonly limit: number;
   /** End with 'unshared' at the first data extent that isn't SHARED. */
   readonly stopAtUnshared?: boolean;
-  /** Put only the extents that are SHARED into the map. The facts are about all of them all the same. */
-  readonly sharedOnly?: boolean;
 }
 
 /**
@@ -211,7 +209,7 @@ export class ExtentReader {
     if (cursor.error !== 0) return failure(cursor.error);
     const encoded = (any & FIEMAP_EXTENT_ENCODED) !== 0;
     this.#builder.clear();
-    const refusal = encoded ? this.#addSlices(fd, options) : this.#addReported(options);
+    const refusal = encoded ? this.#addSlices(fd, options) : this.#addReported();
     if (refusal !== null) return refusal;
     return {
       map: this.#builder.finish(),
@@ -258,10 +256,9 @@ export class ExtentReader {
   }
 
   /** Builds the map from what FIEMAP reported, when nothing is encoded. */
-  #addReported(options: IdentifyOptions): Refusal | null {
+  #addReported(): Refusal | null {
     const reported = this.#reported;
     for (let row = 0; row < reported.count; row++) {
-      if (options.sharedOnly && !(reported.get(row, FLAGS) & FIEMAP_EXTENT_SHARED)) continue;
       if (!this.#builder.append(reported.get(row, OFFSET), reported.get(row, LENGTH), reported.get(row, ADDRESS))) {
         return CONTRADICTION;
       }
@@ -300,7 +297,6 @@ export class ExtentReader {
       const address = plain ? items.diskBytenr + items.offsetInExtent : items.diskBytenr;
       if (plain === ((flags & FIEMAP_EXTENT_ENCODED) !== 0)) return CONTRADICTION;
       if (address !== reported.get(row, ADDRESS) + into) return CONTRADICTION;
-      if (options.sharedOnly && !(flags & FIEMAP_EXTENT_SHARED)) continue;
       if (!this.#builder.append(offset, length, address, plain ? PLAIN : items.offsetInExtent)) return CONTRADICTION;
     }
     if (items.error !== 0) return failure(items.error);

@@ -77,13 +77,6 @@ test('facts say which of the data is shared', () => {
   assert.deepEqual(facts([extent(0, 1, 1, SHARED), extent(2, 1, 3, FIEMAP_EXTENT_UNWRITTEN)]), [true, true]);
 });
 
-test('sharedOnly leaves private data out of the map, and the facts as they are', () => {
-  const { reader } = readerOver([extent(0, 1, 10), extent(1, 1, 11, SHARED), extent(2, 1, 12)]);
-  const found = identified(reader.identify(3, options({ sharedOnly: true })));
-  assert.deepEqual(rowsOf(found.map), [[BLOCK, BLOCK, 11 * BLOCK, PLAIN]]);
-  assert.deepEqual([found.allShared, found.anyShared], [false, true]);
-});
-
 test('stopAtUnshared needs one call with room for few extents to turn a fragmented private file away', () => {
   const { kernel, reader } = readerOver(Array.from({ length: 500 }, (_, i) => extent(2 * i, 1, i)));
   assert.equal(reasonOf(reader.identify(3, options({ size: 1000 * BLOCK, stopAtUnshared: true }))), 'unshared');
@@ -166,8 +159,6 @@ test('slices of encoded extents come from the tree, the flags from FIEMAP', () =
   ]);
   assert.deepEqual([found.allShared, found.anyShared, found.encoded], [false, true, true]);
   assert.equal(kernel.searchCalls, 2);
-  const shared = identified(reader.identify(3, options({ sharedOnly: true })));
-  assert.deepEqual(rowsOf(shared.map), rowsOf(found.map).slice(0, 2));
 });
 
 test('encoded extents that FIEMAP joined because their numbers go on are told apart', () => {

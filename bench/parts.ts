@@ -1,0 +1,91 @@
+/**
+ * What a read on the composed route is made of, in this process: finding the piece, copying it from the page cache, and what
+ * moving it by splice(2) would take instead. Microseconds each, medians.
+ */
+
+import { FIRST_LINEAR, IntervalMap } from '../src/base/intervalmap.ts';
+import * as c from '../src/base/linux.ts';
+import { putString } from '../src/base/memory.ts';
+import { setU64 } from '../src/base/struct.ts';
+import { run } from '../src/demo/commands.ts';
+import * as libc from '../src/sys/libc.ts';
+import { allocate } from '../src/sys/memory.ts';
+import { median } from './answers.ts';
+
+export interface Part {
+  readonly bytes: number;
+  /** One lookup in a map of a hundred thousand extents. */
+  readonly findUs: number;
+  /** preadv2 of resident pages into our memory. */
+  readonly preadUs: number;
+  /** The same pages through a pipe to another descriptor, without a copy. */
+  readonly spliceUs: number;
+  /** Writing that memory to a descriptor that copies it. */
+  readonly writeUs: number;
+}
+
+const SIZES = [4096, 131_072, 1 << 20] as const;
+const EXTENTS = 100_000;
+const ROUNDS = 5;
+const STEPS = 400;
+const SPLICE_F_MOVE = 1;
+const F_SETPIPE_SZ = 1031;
+
+function timed(step: (i: number) => void): number {
+  const times: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const start = performance.now();
+    for (let i = 0; i < STEPS; i++) step(i);
+    times.push(((performance.now() - start) * 1000) / STEPS);
+  }
+  return median(times);
+}
+
+function opened(path: string, flags: number): number {
+  const name = allocate('name', 4096);
+  putString(name, 0, path);
+  const fd = libc.openat(c.AT_FDCWD, name.address, flags, 0);
+  if (fd < 0) throw new Error(`Cannot open ${path}: error ${-fd}`);
+  return fd;
+}
+
+/** `file` is a large resident file; `folder` takes a fifo. */
+export async function partsOfARead(file: string, folder: string): Promise<readonly Part[]> {
+  const map = new IntervalMap();
+  for (let extent = 0; extent < EXTENTS; extent++) map.set(extent * 2, extent * 2 + 1, FIRST_LINEAR + extent * 3);
+  const fifo = `${folder}/pipe`;
+  await run('mkfifo', [fifo]);
+  const pipe = opened(fifo, c.O_RDWR | c.O_NONBLOCK);
+  libc.fcntl(pipe, F_SETPIPE_SZ, 1 << 20);
+  const fd = opened(file, c.O_RDONLY);
+  const nowhere = opened('/dev/null', c.O_WRONLY);
+  const memory = allocate('buffer', 1 << 20);
+  const vector = allocate('vector', 64);
+  const offset = allocate('offset', 64);
+  const parts = SIZES.map((bytes): Part => {
+    const at = (i: number): number => (i % 50) * bytes;
+    const findUs = timed((i) => map.find((i * 977) % (2 * EXTENTS)));
+    const preadUs = timed((i) => {
+      setU64(vector.view, 0, memory.address);
+      setU64(vector.view, 8, bytes);
+      libc.preadv2(fd, vector.address, 1, at(i), c.RWF_NOWAIT);
+    });
+    const spliceUs = timed((i) => {
+      setU64(offset.view, 0, at(i));
+      for (let left = bytes; left > 0; ) {
+        const moved = libc.splice(fd, offset.address, pipe, 0, left, SPLICE_F_MOVE);
+        if (moved <= 0) throw new Error(`splice: error ${-moved}`);
+        libc.splice(pipe, 0, nowhere, 0, moved, SPLICE_F_MOVE);
+        left -= moved;
+      }
+    });
+    // A pipe takes 64 KiB and more without a reader only once: /dev/zero's sink copies nothing, so a memory file does.
+    const sink = libc.memfdCreate('sink', 0);
+    const writeUs = timed(() => libc.pwrite(sink, memory.address, bytes, 0));
+    libc.close(sink);
+    return { bytes, findUs, preadUs, spliceUs, writeUs };
+  });
+  for (const one of [pipe, fd, nowhere]) libc.close(one);
+  await run('rm', [fifo]);
+  return parts;
+}

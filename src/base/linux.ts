@@ -87,6 +87,7 @@ export const RWF_NOWAIT = 8;
 /** Commands and values of fcntl(2). */
 export const F_RDLCK = 0;
 export const F_UNLCK = 2;
+export const F_SETFL = 4;
 export const F_SETLEASE = 1024;
 
 export const MNT_DETACH = 2;

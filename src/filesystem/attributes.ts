@@ -29,6 +29,7 @@ import {
 } from './handles.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
+import { ROUTE_COMPOSED } from './opens.ts';
 
 const LOOKUP_MASK = c.STATX_BASIC_STATS | c.STATX_SUBVOL;
 /** How often a name that is being replaced is looked at again before ESTALE is passed on. */
@@ -170,12 +171,13 @@ function encodeDevice(major: number, minor: number): number {
 /**
  * Two kinds of nodes have attributes that change without the kernel's knowledge, and that it may not keep: those open for
  * reading and writing, since it doesn't see what is written through a map of a backing file, and detached ones, since
- * their file may be changed through the node's successor.
+ * their file may be changed through the node's successor. A composed file has no backing file.
  */
 function attributeSeconds(m: Mount, slot: number): number {
   if (m.nodes.isDetached(slot)) return 0;
   const row = m.nodes.openRow(slot);
-  return row >= 0 && m.opens.writableMaps(row) > 0 ? 0 : m.cache.attributeSeconds;
+  const unseen = row >= 0 && m.opens.writableMaps(row) > 0 && m.opens.route(row) !== ROUTE_COMPOSED;
+  return unseen ? 0 : m.cache.attributeSeconds;
 }
 
 /**

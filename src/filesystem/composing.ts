@@ -229,7 +229,7 @@ export class Composing {
   /** Whether enough of the file is shared, by a look at some places of it. */
   #isShared(fd: number, size: number, inode: number, whole: boolean): boolean {
     const { ranges, filesystem, minShare, composer } = this.#o;
-    const wanted = Math.max(1, Math.ceil((PROBES * minShare) / 100));
+    const wanted = Math.ceil((PROBES * minShare) / 100);
     const { blockBytes } = composer;
     let found = 0;
     let diverged = whole;

@@ -102,11 +102,7 @@ function openForWriting(m: Mount, slot: number, flags: number, clear: boolean, m
   // Truncated by its open, nothing of it is shared any more.
   if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changes(composed, 0, Number.MAX_SAFE_INTEGER);
   const kept = flags & (KEPT_FLAGS | c.O_TRUNC);
-  const fd = m.calls.openByHandleAt(
-    m.mountFd,
-    address,
-    (composed === undefined ? kept : kept & ~c.O_APPEND) | OUR_FLAGS,
-  );
+  const fd = m.calls.openByHandleAt(m.mountFd, address, kept | OUR_FLAGS);
   if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changed(composed);
   if (fd < 0) return fd;
   const cleared = clear ? clearSetIds(m, fd) : 0;
@@ -129,8 +125,7 @@ function openChosen(m: Mount, slot: number, look: number, choice: Choice, flags:
   m.calls.close(look);
   // Someone may have opened it meanwhile.
   if (!m.nodes.has(slot) || !m.routes.mayWrite(slot)) return -ESTALE;
-  const kept = flags & (choice === OWN ? KEPT_FLAGS : KEPT_FLAGS & ~c.O_APPEND);
-  const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), kept | OUR_FLAGS);
+  const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), (flags & KEPT_FLAGS) | OUR_FLAGS);
   return fd < 0 ? fd : openWriter(m, slot, fd, choice, flags);
 }
 
@@ -187,6 +182,9 @@ function openWith(
   }
   if (route === ROUTE_RELAYED) return putOpen(m, at, handle, 0, 0);
   if (route === ROUTE_COMPOSED) {
+    // Pages of a map have their place, which a descriptor that appends would not write to (pwrite(2), BUGS). An append-only
+    // file doesn't let go of the flag, and is only ever appended to.
+    if ((flags & c.O_APPEND) !== 0) m.calls.fcntl(fd, c.F_SETFL, (flags & c.O_NOATIME) | c.O_NONBLOCK);
     // The kernel's readahead would read the shared ranges between private ones into the file's own pages.
     m.calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_RANDOM);
     const composed = m.composing?.of(row);

@@ -42,6 +42,16 @@ const ways: readonly Way[] = [
     options: 'settle=0',
     overSource: true,
   },
+  {
+    name: 'a mount of btrfs whose files are all composed',
+    kind: 'btrfs',
+    options: 'settle=0,composed=0,composedshare=0%',
+  },
+  {
+    name: 'a mount of XFS whose files are all composed',
+    kind: 'xfs',
+    options: 'settle=0,composed=0,composedshare=0%',
+  },
   { name: 'a mount of btrfs whose files are all relayed', kind: 'btrfs', options: 'nosharedext,backing=0' },
 ];
 

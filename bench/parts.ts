@@ -26,6 +26,7 @@ export interface Part {
 
 const SIZES = [4096, 131_072, 1 << 20] as const;
 const EXTENTS = 100_000;
+const MOST_PLACES = 50;
 const ROUNDS = 5;
 const STEPS = 400;
 const SPLICE_F_MOVE = 1;
@@ -51,41 +52,46 @@ function opened(path: string, flags: number): number {
 
 /** `file` is a large resident file; `folder` takes a fifo. */
 export async function partsOfARead(file: string, folder: string): Promise<readonly Part[]> {
-  const map = new IntervalMap();
-  for (let extent = 0; extent < EXTENTS; extent++) map.set(extent * 2, extent * 2 + 1, FIRST_LINEAR + extent * 3);
   const fifo = `${folder}/pipe`;
   await run('mkfifo', [fifo]);
-  const pipe = opened(fifo, c.O_RDWR | c.O_NONBLOCK);
-  libc.fcntl(pipe, F_SETPIPE_SZ, 1 << 20);
-  const fd = opened(file, c.O_RDONLY);
-  const nowhere = opened('/dev/null', c.O_WRONLY);
-  const memory = allocate('buffer', 1 << 20);
+  const descriptors = [
+    opened(file, c.O_RDONLY),
+    opened(fifo, c.O_RDWR | c.O_NONBLOCK),
+    opened('/dev/null', c.O_WRONLY),
+    libc.memfdCreate('sink', c.MFD_CLOEXEC),
+  ] as const;
+  try {
+    return SIZES.map((bytes) => partsOf(bytes, ...descriptors));
+  } finally {
+    for (const fd of descriptors) libc.close(fd);
+    await run('rm', [fifo]);
+  }
+}
+
+function partsOf(bytes: number, fd: number, pipe: number, nowhere: number, sink: number): Part {
+  const places = Math.min(MOST_PLACES, Math.floor(libc.lseek(fd, 0, c.SEEK_END) / bytes));
+  const at = (i: number): number => (i % places) * bytes;
+  const map = new IntervalMap();
+  for (let extent = 0; extent < EXTENTS; extent++) map.set(extent * 2, extent * 2 + 1, FIRST_LINEAR + extent * 3);
+  const findUs = timed((i) => map.find((i * 977) % (2 * EXTENTS)));
+  const memory = allocate('buffer', bytes);
   const vector = allocate('vector', 64);
-  const offset = allocate('offset', 64);
-  const parts = SIZES.map((bytes): Part => {
-    const at = (i: number): number => (i % 50) * bytes;
-    const findUs = timed((i) => map.find((i * 977) % (2 * EXTENTS)));
-    const preadUs = timed((i) => {
-      setU64(vector.view, 0, memory.address);
-      setU64(vector.view, 8, bytes);
-      libc.preadv2(fd, vector.address, 1, at(i), c.RWF_NOWAIT);
-    });
-    const spliceUs = timed((i) => {
-      setU64(offset.view, 0, at(i));
-      for (let left = bytes; left > 0; ) {
-        const moved = libc.splice(fd, offset.address, pipe, 0, left, SPLICE_F_MOVE);
-        if (moved <= 0) throw new Error(`splice: error ${-moved}`);
-        libc.splice(pipe, 0, nowhere, 0, moved, SPLICE_F_MOVE);
-        left -= moved;
-      }
-    });
-    // A pipe takes 64 KiB and more without a reader only once: /dev/zero's sink copies nothing, so a memory file does.
-    const sink = libc.memfdCreate('sink', 0);
-    const writeUs = timed(() => libc.pwrite(sink, memory.address, bytes, 0));
-    libc.close(sink);
-    return { bytes, findUs, preadUs, spliceUs, writeUs };
+  const preadUs = timed((i) => {
+    setU64(vector.view, 0, memory.address);
+    setU64(vector.view, 8, bytes);
+    libc.preadv2(fd, vector.address, 1, at(i), c.RWF_NOWAIT);
   });
-  for (const one of [pipe, fd, nowhere]) libc.close(one);
-  await run('rm', [fifo]);
-  return parts;
+  const writeUs = timed(() => libc.pwrite(sink, memory.address, bytes, 0));
+  libc.fcntl(pipe, F_SETPIPE_SZ, Math.max(bytes, 4096));
+  const offset = allocate('offset', 64);
+  const spliceUs = timed((i) => {
+    setU64(offset.view, 0, at(i));
+    for (let left = bytes; left > 0; ) {
+      const moved = libc.splice(fd, offset.address, pipe, 0, left, SPLICE_F_MOVE);
+      if (moved <= 0) throw new Error(`Cannot splice from ${fd}: error ${-moved}`);
+      libc.splice(pipe, 0, nowhere, 0, moved, SPLICE_F_MOVE);
+      left -= moved;
+    }
+  });
+  return { bytes, findUs, preadUs, spliceUs, writeUs };
 }

@@ -1,7 +1,15 @@
 /** What a mount that shares has beside its files: the store of shared mappings, and what composes large files of extents. */
 
 import { EXDEV, errnoText, UserError } from '../base/errno.ts';
-import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_RDONLY, STATX_BASIC_STATS } from '../base/linux.ts';
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  O_CLOEXEC,
+  O_DIRECTORY,
+  O_RDONLY,
+  POSIX_FADV_DONTNEED,
+  STATX_BASIC_STATS,
+} from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import { EXTENT_READER_MEMORY_BYTES, ExtentReader } from '../extents/identify.ts';
@@ -134,7 +142,15 @@ function makeComposer(
     monotonicMs: () => performance.now(),
     onFree: (from, to) => index.dropTargets(from, to),
   });
-  const composer = new Composer({ ranges, packs, index, filesystem, blockBytes, isSpaceLow: store.isSpaceLow });
+  const composer = new Composer({
+    ranges,
+    packs,
+    index,
+    filesystem,
+    blockBytes,
+    isSpaceLow: store.isSpaceLow,
+    dropPages: (fd, offset, length) => sys.posixFadvise(fd, offset, length, POSIX_FADV_DONTNEED),
+  });
   return { index, packs, composer, ranges, reader };
 }
 

@@ -27,7 +27,7 @@ import { SCRATCH } from './mount.ts';
 export type ComposedRefusal =
   /** Too little of it is shared. */
   | 'unshared'
-  /** It has much data that isn't on disk yet. */
+  /** It has data that isn't on disk yet, and is much or stays dirty. */
   | 'dirty'
   /** Someone has it open for writing, around the mount or by a map that outlived its open file. */
   | 'written-elsewhere'
@@ -139,15 +139,9 @@ export class Composing {
    */
   decide(fd: number, whole: boolean): ComposedOpen | ComposedRefusal | Promise<ComposedOpen | ComposedRefusal> {
     const open = this.#candidate(fd, whole);
-    if (typeof open === 'string') return open;
-    const dirty = this.#dirtyPages(fd);
-    if (dirty === 0) return this.#take(fd, open);
-    if (dirty > MAX_DIRTY_PAGES) return 'dirty';
-    return this.#o.calls.fdatasync.later(fd).then(() => {
-      const again = this.#candidate(fd, whole);
-      if (typeof again === 'string') return again;
-      return this.#dirtyPages(fd) === 0 ? this.#take(fd, again) : 'dirty';
-    });
+    if (open !== 'dirty') return open;
+    if (this.#dirtyPages > MAX_DIRTY_PAGES) return 'dirty';
+    return this.#o.calls.fdatasync.later(fd).then(() => this.#candidate(fd, whole));
   }
 
   /** Whether a file of this size may take the route. */
@@ -198,7 +192,7 @@ export class Composing {
   #candidate(fd: number, whole: boolean): ComposedOpen | ComposedRefusal {
     const { calls, filesystem, scratch, isRealtime, composer, monotonicMs } = this.#o;
     const open: ComposedOpen = {
-      file: composer.create(0, 0),
+      file: composer.create(0, 0, false),
       size: 0,
       times: new Float64Array(4),
       timesKnown: false,
@@ -217,13 +211,9 @@ export class Composing {
     }
     if (!this.#isShared(fd, open.size, inode, whole)) return 'unshared';
     if (this.#isWrittenElsewhere(fd)) return 'written-elsewhere';
-    return { ...open, file: composer.create(open.size, inode) };
-  }
-
-  #take(fd: number, open: ComposedOpen): ComposedOpen {
-    // The file's own clean pages would be a second copy of those that are shared.
-    this.#o.residency.drop(fd);
-    return open;
+    const counts = this.#counts;
+    if (this.#o.residency.count(fd, counts) < 0 || this.#dirtyPages > 0) return 'dirty';
+    return { ...open, file: composer.create(open.size, inode, counts.cached > 0) };
   }
 
   /** Whether enough of the file is shared, by a look at some places of it. */
@@ -260,11 +250,9 @@ export class Composing {
     return false;
   }
 
-  /** Dirty pages and those being written. */
-  #dirtyPages(fd: number): number {
-    const counts = this.#counts;
-    if (this.#o.residency.count(fd, counts) < 0) return Number.POSITIVE_INFINITY;
-    return counts.dirty + counts.writeback;
+  /** Dirty pages of the last candidate, and those being written. */
+  get #dirtyPages(): number {
+    return this.#counts.dirty + this.#counts.writeback;
   }
 
   /** Reads size and times of the file; returns whether they are what they were. */

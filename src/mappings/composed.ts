@@ -45,6 +45,8 @@ export interface ComposedFile {
   readonly inode: number;
   /** The targets that the map names, retained until the file is closed. */
   readonly targets: Set<number>;
+  /** It had pages of its own in memory when it was opened: those of shared extents would be second copies. */
+  readonly hadPages: boolean;
 }
 
 export interface ComposerOptions {
@@ -53,6 +55,8 @@ export interface ComposerOptions {
   readonly index: ExtentIndex;
   readonly filesystem: 'btrfs' | 'xfs';
   readonly blockBytes: number;
+  /** Drops a file's own clean pages of a range in bytes. */
+  readonly dropPages: (fd: number, offset: number, length: number) => void;
   /** Whether free space is so low that no extent may be pinned anew. */
   readonly isSpaceLow: () => boolean;
 }
@@ -100,10 +104,10 @@ export class Composer {
   }
 
   /** The map of a file that nobody has open on this route: all of it unknown, but for what lies behind the last whole block. */
-  create(size: number, inode: number): ComposedFile {
+  create(size: number, inode: number, hadPages: boolean): ComposedFile {
     const map = new IntervalMap();
     map.set(Math.floor(size / this.#o.blockBytes), END, OWN_BLOCKS);
-    return { map, inode, targets: new Set() };
+    return { map, inode, targets: new Set(), hadPages };
   }
 
   close(file: ComposedFile): void {
@@ -148,7 +152,7 @@ export class Composer {
     this.#makeMissing(fd);
     const again = ranges.read(fd, { ...this.#look(file.inode, { ...window, to: end * blockBytes }), any: true });
     if (again < 0) map.set(from, end, OWN_BLOCKS);
-    else this.#enter(file, from, Math.max(block + 1, Math.min(end, Math.floor(ranges.end / blockBytes))));
+    else this.#enter(file, fd, from, Math.max(block + 1, Math.min(end, Math.floor(ranges.end / blockBytes))));
     const { packs } = this.#o;
     for (let i = 0; i < this.#pieces.count; i++) packs.settle(packs.target(this.#pieces.get(i, POSITION)));
   }
@@ -369,7 +373,7 @@ export class Composer {
    * Enters the window into the file's map: what the second look (in `ranges`) says, with the pieces that are still what they were.
    * Blocks that are known by now, because they were written, stay as they are.
    */
-  #enter(file: ComposedFile, from: number, end: number): void {
+  #enter(file: ComposedFile, fd: number, from: number, end: number): void {
     const { ranges, blockBytes } = this.#o;
     let at = from;
     this.#seen.clear();
@@ -382,12 +386,12 @@ export class Composer {
       at = Math.max(at, stop);
     }
     if (at < end) file.map.set(at, end, ZERO_BLOCKS);
-    for (let i = 0; i < this.#pieces.count; i++) this.#enterPiece(file, i, from, end);
+    for (let i = 0; i < this.#pieces.count; i++) this.#enterPiece(file, fd, i, from, end);
   }
 
   /** A piece counts where the second look names the same extent for it. */
-  #enterPiece(file: ComposedFile, piece: number, from: number, end: number): void {
-    const { packs, blockBytes } = this.#o;
+  #enterPiece(file: ComposedFile, fd: number, piece: number, from: number, end: number): void {
+    const { packs, blockBytes, dropPages } = this.#o;
     const at = this.#pieces.get(piece, AT);
     const stop = Math.min(end, at + this.#pieces.get(piece, BLOCKS));
     if (at < from || stop <= at) return;
@@ -412,6 +416,7 @@ export class Composer {
       file.targets.add(id);
     }
     file.map.set(at, stop, position);
+    if (file.hadPages) dropPages(fd, at * blockBytes, (stop - at) * blockBytes);
   }
 }
 

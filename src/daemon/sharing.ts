@@ -142,6 +142,7 @@ function makeComposer(
     monotonicMs: () => performance.now(),
     onFree: (from, to) => index.dropTargets(from, to),
   });
+  const residency = new Residency(sys, allocate('residency', RESIDENCY_BYTES));
   const composer = new Composer({
     ranges,
     packs,
@@ -149,6 +150,7 @@ function makeComposer(
     filesystem,
     blockBytes,
     isSpaceLow: store.isSpaceLow,
+    cachedPages: (fd, offset, length) => residency.cachedPages(fd, offset, length),
     dropPages: (fd, offset, length) => sys.posixFadvise(fd, offset, length, POSIX_FADV_DONTNEED),
   });
   return { index, packs, composer, ranges, reader };

@@ -23,6 +23,16 @@ import { type ExtentMap, PLAIN, RowTable } from '../extents/extentmap.ts';
 import { PRIVATE, type RangeOptions, type RangeReader } from '../extents/ranges.ts';
 import type { ExtentIndex } from './extentindex.ts';
 import type { Packs } from './packs.ts';
+import {
+  copyRows,
+  isPartOf,
+  LOOK_ADDRESS,
+  LOOK_AT,
+  LOOK_BYTES,
+  LOOK_SLICE,
+  rowAt,
+  TargetWindows,
+} from './targetwindows.ts';
 
 export const UNKNOWN = NONE;
 export const OWN_BLOCKS = 1;
@@ -34,8 +44,7 @@ const WINDOW_ALIGNMENT = 64;
 const WINDOW_EXTENTS = 64;
 /** How long a window is at most: FIEMAP of btrfs puts extents that touch together, and looks up who shares each of them. */
 const WINDOW_BYTES = 4 << 20;
-/** The most extents that one piece of a target may have. */
-const PIECE_EXTENTS = 1024;
+const PAGE_BYTES = 4096;
 /** Behind the last block of any file. */
 const END = Number.MAX_SAFE_INTEGER;
 
@@ -55,6 +64,8 @@ export interface ComposerOptions {
   readonly index: ExtentIndex;
   readonly filesystem: 'btrfs' | 'xfs';
   readonly blockBytes: number;
+  /** How many pages of its own a file has in memory in a range of bytes, or a negated errno. */
+  readonly cachedPages: (fd: number, offset: number, length: number) => number;
   /** Drops a file's own clean pages of a range in bytes. */
   readonly dropPages: (fd: number, offset: number, length: number) => void;
   /** Whether free space is so low that no extent may be pinned anew. */
@@ -68,11 +79,6 @@ const POSITION = 2;
 const KEY = 3; // the row of its identity: address, slice
 /** Column of what is missing, beside AT and BLOCKS. */
 const EXTENTS = 2;
-/** Columns of looks: byte offset and length, address and slice. */
-const HELD_AT = 0;
-const HELD_BYTES = 1;
-const HELD_ADDRESS = 2;
-const HELD_SLICE = 3;
 
 export class Composer {
   /** Extents of a window that were not what they had been a moment before, or entries of the index that had expired. */
@@ -80,6 +86,7 @@ export class Composer {
   /** Shared extents that were left in the files' own mappings, by reason. */
   readonly refused = new Map<string, number>();
   readonly #o: ComposerOptions;
+  readonly #windows: TargetWindows;
   /** What the window's blocks were at the first look: pieces, and their identities beside them. */
   readonly #pieces = new RowTable();
   readonly #keys = new RowTable();
@@ -87,16 +94,12 @@ export class Composer {
   readonly #missing = new RowTable();
   /** What was put into packs: block, count, position. */
   readonly #appended = new RowTable();
-  /** What a window of a target was found to hold, and the window. */
-  readonly #held = new RowTable();
-  #heldTarget = 0;
-  #heldFrom = 0;
-  #heldTo = 0;
   /** The second look at the file. */
   readonly #seen = new RowTable();
 
   constructor(options: ComposerOptions) {
     this.#o = options;
+    this.#windows = new TargetWindows(options);
   }
 
   get blockBytes(): number {
@@ -146,13 +149,14 @@ export class Composer {
       return;
     }
     const end = Math.floor(ranges.end / blockBytes);
-    this.#heldTarget = 0;
+    this.#windows.forget();
     this.#findPieces();
     this.#verifyPieces();
     this.#makeMissing(fd);
     const again = ranges.read(fd, { ...this.#look(file.inode, { ...window, to: end * blockBytes }), any: true });
     if (again < 0) map.set(from, end, OWN_BLOCKS);
-    else this.#enter(file, fd, from, Math.max(block + 1, Math.min(end, Math.floor(ranges.end / blockBytes))));
+    else this.#enter(file, from, Math.max(block + 1, Math.min(end, Math.floor(ranges.end / blockBytes))));
+    if (file.hadPages) this.#dropShared(file, fd, from, end);
     const { packs } = this.#o;
     for (let i = 0; i < this.#pieces.count; i++) packs.settle(packs.target(this.#pieces.get(i, POSITION)));
   }
@@ -234,7 +238,7 @@ export class Composer {
       const key = this.#pieces.get(i, KEY);
       const address = this.#keys.get(key, 0);
       const slice = this.#keys.get(key, 1);
-      if (this.#holds(position, blocks, address, slice)) continue;
+      if (this.#windows.holds(position, blocks, address, slice)) continue;
       this.mismatched++;
       index.set(address, slice, blocks, NONE);
       this.#miss(this.#pieces.get(i, AT), blocks);
@@ -252,50 +256,10 @@ export class Composer {
     }
   }
 
-  /** Whether a target holds exactly these bytes at the position, now. */
-  #holds(position: number, blocks: number, address: number, slice: number): boolean {
-    const { packs, blockBytes } = this.#o;
-    const row = this.#heldRow(position, blocks);
-    if (row < 0) return false;
-    const from = packs.offset(position);
-    const into = from - this.#held.get(row, HELD_AT);
-    if (from + blocks * blockBytes > this.#held.get(row, HELD_AT) + this.#held.get(row, HELD_BYTES)) return false;
-    return isPartOf(this.#held.get(row, HELD_ADDRESS), this.#held.get(row, HELD_SLICE), into, address, slice);
-  }
-
-  /**
-   * The row of what a target holds that a position lies in, or -1. Targets are looked at window by window, since what is near in
-   * files is near in packs; a window is what the target held at some moment since `resolve` began.
-   */
-  #heldRow(position: number, blocks: number): number {
-    const { packs, ranges, filesystem, blockBytes } = this.#o;
-    const id = packs.target(position);
-    const from = packs.offset(position);
-    const to = from + blocks * blockBytes;
-    if (id !== this.#heldTarget || from < this.#heldFrom || to > this.#heldTo) {
-      const fd = packs.descriptor(id);
-      if (fd < 0) return -1;
-      const look = { filesystem, inode: packs.inode(id), from, to: packs.bytes(id), sync: false, any: true } as const;
-      let read = ranges.read(fd, { ...look, limit: WINDOW_EXTENTS });
-      // A piece may have been put together from small ones.
-      if (read === 0 && ranges.end < to) read = ranges.read(fd, { ...look, limit: PIECE_EXTENTS });
-      if (read < 0 || ranges.end < to) return -1;
-      this.#held.clear();
-      for (let row = 0; row < ranges.count; row++) {
-        this.#held.push(ranges.offset(row), ranges.length(row), ranges.address(row), ranges.slice(row));
-      }
-      this.#heldTarget = id;
-      this.#heldFrom = from;
-      this.#heldTo = ranges.end;
-    }
-    return rowAt(this.#held, from);
-  }
-
   /** Puts what is missing into packs, and reads from the packs what it was. */
   #makeMissing(fd: number): void {
     this.#appended.clear();
     this.#append(fd);
-    this.#heldTarget = 0;
     for (let i = 0; i < this.#appended.count; i++) {
       this.#learn(this.#appended.get(i, AT), this.#appended.get(i, POSITION), this.#appended.get(i, BLOCKS));
     }
@@ -336,14 +300,15 @@ export class Composer {
   #learn(at: number, position: number, blocks: number): void {
     const { packs, blockBytes } = this.#o;
     for (let done = 0; done < blocks; ) {
-      const row = this.#heldRow(position + done, 1);
-      if (row < 0) return;
+      const held = this.#windows.at(position + done, 1);
       const from = packs.offset(position + done);
-      const into = from - this.#held.get(row, HELD_AT);
-      const count = Math.min(blocks - done, Math.floor((this.#held.get(row, HELD_BYTES) - into) / blockBytes));
+      const row = held === undefined ? -1 : rowAt(held.rows, from);
+      if (held === undefined || row < 0) return;
+      const into = from - held.rows.get(row, LOOK_AT);
+      const count = Math.min(blocks - done, Math.floor((held.rows.get(row, LOOK_BYTES) - into) / blockBytes));
       if (count <= 0) return;
-      const start = this.#held.get(row, HELD_ADDRESS);
-      const piece = this.#held.get(row, HELD_SLICE);
+      const start = held.rows.get(row, LOOK_ADDRESS);
+      const piece = held.rows.get(row, LOOK_SLICE);
       if (start !== PRIVATE) {
         const address = piece === PLAIN ? start + into : start;
         const slice = piece === PLAIN ? piece : piece + into;
@@ -373,12 +338,11 @@ export class Composer {
    * Enters the window into the file's map: what the second look (in `ranges`) says, with the pieces that are still what they were.
    * Blocks that are known by now, because they were written, stay as they are.
    */
-  #enter(file: ComposedFile, fd: number, from: number, end: number): void {
+  #enter(file: ComposedFile, from: number, end: number): void {
     const { ranges, blockBytes } = this.#o;
     let at = from;
-    this.#seen.clear();
+    copyRows(ranges, this.#seen);
     for (let row = 0; row < ranges.count; row++) {
-      this.#seen.push(ranges.offset(row), ranges.length(row), ranges.address(row), ranges.slice(row));
       const start = Math.floor(ranges.offset(row) / blockBytes);
       const stop = Math.min(end, Math.ceil((ranges.offset(row) + ranges.length(row)) / blockBytes));
       if (start > at) file.map.set(at, Math.min(start, end), ZERO_BLOCKS);
@@ -386,12 +350,27 @@ export class Composer {
       at = Math.max(at, stop);
     }
     if (at < end) file.map.set(at, end, ZERO_BLOCKS);
-    for (let i = 0; i < this.#pieces.count; i++) this.#enterPiece(file, fd, i, from, end);
+    for (let i = 0; i < this.#pieces.count; i++) this.#enterPiece(file, i, from, end);
+  }
+
+  /** Drops pages of its own that the file has of shared extents. A window has none if it has no more pages than private ones. */
+  #dropShared(file: ComposedFile, fd: number, from: number, end: number): void {
+    const { blockBytes, cachedPages, dropPages } = this.#o;
+    const { map } = file;
+    let own = 0;
+    for (let at = from; at < end; at = map.end) {
+      if (map.find(at) === OWN_BLOCKS) own += Math.min(map.end, end) - at;
+    }
+    const cached = cachedPages(fd, from * blockBytes, (end - from) * blockBytes);
+    if (cached * PAGE_BYTES <= own * blockBytes) return;
+    for (let at = from; at < end; at = map.end) {
+      if (isPosition(map.find(at))) dropPages(fd, at * blockBytes, (Math.min(map.end, end) - at) * blockBytes);
+    }
   }
 
   /** A piece counts where the second look names the same extent for it. */
-  #enterPiece(file: ComposedFile, fd: number, piece: number, from: number, end: number): void {
-    const { packs, blockBytes, dropPages } = this.#o;
+  #enterPiece(file: ComposedFile, piece: number, from: number, end: number): void {
+    const { packs, blockBytes } = this.#o;
     const at = this.#pieces.get(piece, AT);
     const stop = Math.min(end, at + this.#pieces.get(piece, BLOCKS));
     if (at < from || stop <= at) return;
@@ -399,12 +378,12 @@ export class Composer {
     const address = this.#keys.get(key, 0);
     const slice = this.#keys.get(key, 1);
     const row = rowAt(this.#seen, at * blockBytes);
-    if (row < 0 || stop * blockBytes > this.#seen.get(row, HELD_AT) + this.#seen.get(row, HELD_BYTES)) {
+    if (row < 0 || stop * blockBytes > this.#seen.get(row, LOOK_AT) + this.#seen.get(row, LOOK_BYTES)) {
       this.mismatched++;
       return;
     }
-    const into = at * blockBytes - this.#seen.get(row, HELD_AT);
-    if (!isPartOf(this.#seen.get(row, HELD_ADDRESS), this.#seen.get(row, HELD_SLICE), into, address, slice)) {
+    const into = at * blockBytes - this.#seen.get(row, LOOK_AT);
+    if (!isPartOf(this.#seen.get(row, LOOK_ADDRESS), this.#seen.get(row, LOOK_SLICE), into, address, slice)) {
       this.mismatched++;
       return;
     }
@@ -416,29 +395,7 @@ export class Composer {
       file.targets.add(id);
     }
     file.map.set(at, stop, position);
-    if (file.hadPages) dropPages(fd, at * blockBytes, (stop - at) * blockBytes);
   }
-}
-
-/** Whether a row's bytes from `into` on are those of an identity. */
-function isPartOf(rowAddress: number, rowSlice: number, into: number, address: number, slice: number): boolean {
-  if (rowAddress === PRIVATE) return false;
-  if (slice === PLAIN) return rowSlice === PLAIN && rowAddress + into === address;
-  return rowSlice !== PLAIN && rowAddress === address && rowSlice + into === slice;
-}
-
-/** The row that a byte offset lies in, or -1. */
-function rowAt(rows: RowTable, offset: number): number {
-  let low = 0;
-  let high = rows.count - 1;
-  while (low <= high) {
-    const middle = (low + high) >>> 1;
-    const start = rows.get(middle, HELD_AT);
-    if (start > offset) high = middle - 1;
-    else if (start + rows.get(middle, HELD_BYTES) <= offset) low = middle + 1;
-    else return middle;
-  }
-  return -1;
 }
 
 /** Whether a value of a file's map is a position in a target. */

@@ -11,10 +11,19 @@ import { doctorCommand } from './doctor.ts';
 import { installCommand } from './install.ts';
 import { mountCommand } from './mount.ts';
 import { version } from './package.ts';
+import { reportCommand } from './report.ts';
 import { statusCommand } from './status.ts';
 import { umountCommand } from './umount.ts';
 
-const commands = [mountCommand(), umountCommand(), statusCommand(), doctorCommand(), demoCommand(), installCommand()];
+const commands = [
+  mountCommand(),
+  umountCommand(),
+  statusCommand(),
+  reportCommand(),
+  doctorCommand(),
+  demoCommand(),
+  installCommand(),
+];
 
 const program = new Command('sharedext')
   .description('One page cache for reflinked files, on an unmodified Linux kernel.')
@@ -27,6 +36,7 @@ const program = new Command('sharedext')
       '  sharedext doctor /srv/clones               what this machine can do\n' +
       '  sharedext mount /srv/clones /mnt/shared    mount\n' +
       '  sharedext status                           what is mounted, and what it shares\n' +
+      '  sharedext report /srv/clones               what the page cache holds twice\n' +
       '  sharedext umount /mnt/shared               unmount\n' +
       '  sharedext SOURCE MOUNTPOINT -o OPTIONS     the form in which mount(8) calls a helper\n',
   );

@@ -13,12 +13,13 @@ const layers: Readonly<Record<string, readonly string[]>> = {
   'fuse/server': ['base', 'fuse/wire'],
   extents: ['base'],
   pagecache: ['base'],
+  report: ['base', 'extents', 'pagecache'],
   mappings: ['base', 'extents', 'pagecache'],
   filesystem: ['base', 'fuse/wire', 'fuse/server', 'extents', 'mappings', 'pagecache'],
   sys: ['base'],
   daemon: ['base', 'sys', 'fuse/wire', 'fuse/server', 'extents', 'pagecache', 'mappings', 'filesystem'],
   demo: ['base', 'sys', 'pagecache', 'daemon'],
-  cli: ['base', 'sys', 'fuse/server', 'pagecache', 'daemon', 'demo'],
+  cli: ['base', 'sys', 'fuse/server', 'extents', 'pagecache', 'report', 'daemon', 'demo'],
 };
 
 /** Packages that only one folder may import. */

@@ -1,0 +1,17 @@
+/** What a report asks of the kernel, as functions that `sys` fits: zero or more, or a negated errno. */
+
+import type { Address } from '../base/memory.ts';
+import type { ExtentCalls } from '../extents/calls.ts';
+import type { ResidencyCalls } from '../pagecache/residency.ts';
+
+export interface ReportCalls extends ExtentCalls, ResidencyCalls {
+  openat(dirFd: number, path: Address, flags: number, mode: number): number;
+  close(fd: number): number;
+  getdents64(fd: number, buffer: Address, count: number): number;
+  statx(dirFd: number, path: Address, flags: number, mask: number, result: Address): number;
+  fstatfs(fd: number, result: Address): number;
+}
+
+/** Offsets of fields of struct statx and struct statfs (statx(2), statfs(2)). */
+export const STATX = { nlink: 16, mode: 28, ino: 32, size: 40, devMajor: 136, devMinor: 140 } as const;
+export const STATFS = { type: 0, bsize: 8 } as const;

@@ -12,6 +12,7 @@ import { allocate } from '../sys/memory.ts';
 import { paint } from './colour.ts';
 import { version } from './package.ts';
 import type { ReportFlags } from './report.ts';
+import { bytes } from './units.ts';
 
 const PAGE_BYTES = 4096;
 const RESIDENCY_BYTES = 1 << 17;
@@ -81,17 +82,6 @@ async function walkAll(walker: Walker, reporter: Reporter): Promise<boolean> {
   if (shows) process.stderr.write('\r\u001b[K');
   process.off('SIGINT', stop);
   return !more;
-}
-
-function bytes(count: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
-  let value = count;
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit] ?? ''}`;
 }
 
 /** The names of the notes, where there is something to say. */

@@ -5,6 +5,7 @@ import type { Status } from '../daemon/status.ts';
 import type { MountEntry } from '../sys/mounts.ts';
 import { paint } from './colour.ts';
 import { requireRoot } from './privilege.ts';
+import { bytes } from './units.ts';
 
 const ANSWER_TIMEOUT_MS = 3000;
 
@@ -69,17 +70,6 @@ async function run(path: string | undefined, flags: { readonly json?: true }): P
   if (flags.json === true) console.log(JSON.stringify(reports, null, 2));
   else if (reports.length === 0) console.log('Nothing is mounted.');
   else await printTable(reports);
-}
-
-function bytes(count: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'] as const;
-  let value = count;
-  let unit = 0;
-  while (value >= 1024 && unit < units.length - 1) {
-    value /= 1024;
-    unit++;
-  }
-  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit] ?? ''}`;
 }
 
 function duration(seconds: number): string {

@@ -13,6 +13,7 @@ import {
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import { EXTENT_READER_MEMORY_BYTES, ExtentReader } from '../extents/identify.ts';
+import { OWNERS_MEMORY_BYTES, Owners } from '../extents/owners.ts';
 import { RANGE_READER_MEMORY_BYTES, RangeReader } from '../extents/ranges.ts';
 import { Buffers } from '../filesystem/buffers.ts';
 import { COMPOSING_SCRATCH_BYTES, Composing } from '../filesystem/composing.ts';
@@ -63,11 +64,14 @@ export function openSharing(source: Source, options: MountOptions, backing: Fuse
   const { floor, composed: minBytes } = options;
   const reader = new ExtentReader({ ioctl: sys.ioctl }, allocate('extents', EXTENT_READER_MEMORY_BYTES));
   const folders = { directoryFd: place.directoryFd, readOnlyFd, filesystem: source.filesystem };
+  const identity = identityOf(place.storeFd, scratch);
+  const ownSubvolume = identity.subvolume !== identityOf(source.mountFd, scratch).subvolume;
+  const storeRoot = source.filesystem === 'btrfs' && ownSubvolume ? identity.subvolume : undefined;
   let mappings: MappingStore | undefined;
   const composed =
     minBytes === undefined
       ? undefined
-      : makeComposer(source, folders, reader, {
+      : makeComposer(source, folders, reader, storeRoot, {
           openClone: (row) => mappings?.openClone(row) ?? -EXDEV,
           isSpaceLow: () => mappings?.isSpaceLow() ?? false,
         });
@@ -91,7 +95,7 @@ export function openSharing(source: Source, options: MountOptions, backing: Fuse
         },
       }),
   });
-  return { path: `${parentPath}/${place.name}`, mappings, composed, ...identityOf(place.storeFd, scratch) };
+  return { path: `${parentPath}/${place.name}`, mappings, composed, ...identity };
 }
 
 /** The composed route of a mount. `scratch` is the mount's own. */
@@ -125,6 +129,7 @@ function makeComposer(
   source: Source,
   folders: StoreFolders,
   reader: ExtentReader,
+  storeRoot: number | undefined,
   store: { readonly openClone: (row: number) => number; readonly isSpaceLow: () => boolean },
 ): ComposedParts {
   const { blockBytes, filesystem } = source;
@@ -136,6 +141,10 @@ function makeComposer(
     ranges,
     blockBytes,
     ...folders,
+    owners:
+      storeRoot === undefined
+        ? undefined
+        : { of: new Owners({ ioctl: sys.ioctl }, allocate('owners', OWNERS_MEMORY_BYTES)), storeRoot },
     scratch: allocate('packs', PACKS_SCRATCH_BYTES),
     openClone: store.openClone,
     inodeOf: (fd) => inodeOf(fd, statxMemory),

@@ -251,8 +251,9 @@ export class Routes {
 
   /** A name went away or content was replaced, and with it perhaps the last use of a mapping's extents by a file. */
   referencesDropped(slot: number): void {
-    const { mappings, nodes } = this.#options;
+    const { mappings, composing, nodes } = this.#options;
     if (mappings === undefined) return;
+    composing?.packs.suspect();
     const mapping = slot < 0 ? -1 : nodes.lastVerdict(slot);
     mappings.suspect(mapping);
   }

@@ -17,6 +17,8 @@ import { EFBIG, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { setU64 } from '../base/struct.ts';
+import { PLAIN } from '../extents/extentmap.ts';
+import type { Owners } from '../extents/owners.ts';
 import { PRIVATE, type RangeReader } from '../extents/ranges.ts';
 import type { StoreCalls } from './calls.ts';
 
@@ -29,8 +31,10 @@ const MAX_PACK_EXTENTS = 8192;
 /** An idle pack of which so large a part is nobody else's is buried. */
 const WASTE = 0.25;
 const MAX_IDLE_MS = 600_000;
-/** Extents looked at per step of the search for waste. */
-const STEP_EXTENTS = 128;
+/** Extents looked at per step of the search for waste, steps at a time after a deletion, and the rest after a whole search. */
+const STEP_EXTENTS = 32;
+const BUSY_STEPS = 2;
+const REST_MS = 10_000;
 
 const NOTHING = -1;
 
@@ -68,6 +72,8 @@ export interface PacksOptions {
   readonly calls: PackCalls;
   readonly ranges: RangeReader;
   readonly filesystem: 'btrfs' | 'xfs';
+  /** Tells whose extents are, where SHARED doesn't: btrfs, with the store in a subvolume of its own. */
+  readonly owners: { readonly of: Owners; readonly storeRoot: number } | undefined;
   readonly blockBytes: number;
   readonly directoryFd: number;
   readonly readOnlyFd: number;
@@ -101,6 +107,8 @@ export class Packs {
   #searched = 0;
   #searchedTo = 0;
   #waste = 0;
+  #restUntilMs = 0;
+  /** Packs that are to be searched at once. */
   #hurry = 0;
   #burying = 0;
   #buried: Promise<unknown> = Promise.resolve();
@@ -215,7 +223,8 @@ export class Packs {
 
   /** Does a little of the work that can wait. */
   tidy(): void {
-    const steps = this.#hurry > 0 ? 8 : 1;
+    if (this.#hurry === 0 && this.#o.monotonicMs() < this.#restUntilMs) return;
+    const steps = this.#hurry > 0 ? BUSY_STEPS : 1;
     for (let step = 0; step < steps && this.packs > 0; step++) this.#search();
   }
 
@@ -360,13 +369,24 @@ export class Packs {
       return;
     }
     if (this.#searchedTo < to) {
-      for (let row = 0; row < ranges.count; row++)
-        if (ranges.address(row) === PRIVATE) this.#waste += ranges.length(row);
+      for (let row = 0; row < ranges.count; row++) {
+        if (this.#isOurs(target.fd, row)) this.#waste += ranges.length(row);
+      }
       this.#searchedTo = ranges.end;
       return;
     }
     if (this.#waste > to * WASTE || to === 0) this.#bury(target);
     this.#searchNext();
+  }
+
+  /** Whether a row of a pack is nobody else's, by a look at its first block and its last. */
+  #isOurs(fd: number, row: number): boolean {
+    const { ranges, owners, blockBytes } = this.#o;
+    const address = ranges.address(row);
+    if (address === PRIVATE) return true;
+    if (owners === undefined || owners.of.onlyOf(fd, address, owners.storeRoot) !== 1) return false;
+    if (ranges.slice(row) !== PLAIN) return true;
+    return owners.of.onlyOf(fd, address + ranges.length(row) - blockBytes, owners.storeRoot) === 1;
   }
 
   #searchNext(): void {
@@ -379,6 +399,7 @@ export class Packs {
       if (first === 0 || region < first) first = region;
       if (region > this.#searched && (next === 0 || region < next)) next = region;
     }
+    if (next === 0) this.#restUntilMs = this.#o.monotonicMs() + REST_MS;
     this.#searched = next === 0 ? first : next;
   }
 }

@@ -11,7 +11,17 @@ import { test } from 'node:test';
 import type { FilesystemKind } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { dropPages, onFilesystem, PAGE_BYTES, residentPages, run, settled, storeFiles, writeData } from './clones.ts';
+import {
+  dropPages,
+  onFilesystem,
+  PAGE_BYTES,
+  pause,
+  residentPages,
+  run,
+  settled,
+  storeFiles,
+  writeData,
+} from './clones.ts';
 import { Random } from './random.ts';
 
 const MIB = 1 << 20;
@@ -209,6 +219,28 @@ test('a large clone that is shared as a whole and a diverged copy of it have the
     await run('cmp', join(server.mountpoint, 'made'), at('made'));
     await server.umount();
   }));
+
+for (const kind of ['btrfs', 'xfs'] as const) {
+  test(`on ${kind}, a pack whose extents are nobody else's any more is deleted`, () =>
+    onFilesystem(kind, 512, async (filesystem) => {
+      const source = filesystem.dir;
+      const at = (name: string): string => join(source, name);
+      writeData(at('base'), 16 * MIB, false);
+      posix.reflink(at('base'), at('disk'));
+      change(at('disk'), 5 * MIB);
+      await settled();
+      const server = await mountSharedext(source, join(filesystem.folder, 'shared'), 'settle=0');
+      await readAll(server, ['disk'], '1M');
+      assert.equal((await server.status()).composed?.packs, 1);
+      for (const name of ['disk', 'base']) posix.unlink(join(server.mountpoint, name));
+      // The filesystem frees a deleted file's extents some time later, and idle packs are looked at every ten seconds.
+      const deadline = Date.now() + 60_000;
+      while (storeFiles(source).length > 0 && Date.now() < deadline) await pause(100);
+      assert.deepEqual(storeFiles(source), []);
+      assert.equal((await server.status()).composed?.packs, 0);
+      await server.umount();
+    }));
+}
 
 /** Makes one page private. */
 function change(file: string, offset: number): void {

@@ -71,8 +71,8 @@ export function questions(sizes: Sizes): readonly Question[] {
     { name: 'diverged, warm: 1 MiB in order', blocks: 'order-1m', at: 'disk', count: 1, ...all },
     { name: 'diverged, cold: 4 KiB at random', blocks: 'cold-random', at: 'disk', count: blocks / 10, ...all },
     { name: 'diverged, cold: 1 MiB in order', blocks: 'cold-order', at: 'disk', count: 1, ...all },
-    { name: 'diverged: 4 KiB, 30% written', blocks: 'mixed', at: 'disk', count: blocks / 4, ...all },
-    { name: 'diverged: 8 KiB written, fdatasync', blocks: 'write-sync', at: 'disk', count: flushes, ...all },
+    { name: 'diverged: 4 KiB, 30% written', blocks: 'mixed', at: 'written-disk', count: blocks / 4, ...all },
+    { name: 'diverged: 8 KiB written, fdatasync', blocks: 'write-sync', at: 'written-disk', count: flushes, ...all },
     {
       name: 'find, whole tree',
       command: (at) => ['find', [at, '-type', 'f', '-newer', '/']],
@@ -134,7 +134,7 @@ export async function fillSource(source: string, sizes: Sizes, tree: string, sig
   await run('cp', ['-a', '--reflink=never', tree, join(source, 'tree')], signal);
   await run('sync', ['-f', source]);
   await run('cp', ['-a', '--reflink=always', join(source, 'origin'), join(source, 'clone')]);
-  for (const [seed, name] of ['disk', 'other-disk'].entries()) {
+  for (const [seed, name] of ['disk', 'other-disk', 'written-disk'].entries()) {
     await run('cp', ['-a', '--reflink=always', join(source, 'origin'), join(source, name)]);
     diverge(join(source, name), sizes.bigBytes, seed);
   }

@@ -289,7 +289,9 @@ export class IntervalMap {
       this.#add(index, position, value);
       return;
     }
-    const upper = chunk.split(chunk.count < MAX_ROWS ? row : chunk.count >>> 1);
+    // What is built in order, be it before rows that are there already, has full chunks as well.
+    const nearEnd = row > 0.75 * chunk.count || row < 0.25 * chunk.count;
+    const upper = chunk.split(nearEnd || chunk.count < MAX_ROWS ? row : chunk.count >>> 1);
     chunks.splice(index + 1, 0, upper);
     this.#rows--;
     this.#insert(position, value);

@@ -143,6 +143,21 @@ describe('an interval map', () => {
     map.clear();
     assert.equal(map.find(5), NONE);
   });
+
+  it('is as small when it is built in order before, or behind, what is there already', () => {
+    const count = 100_000;
+    for (const backwards of [false, true]) {
+      const map = new IntervalMap();
+      map.set(0, 1, 1);
+      map.set(10 * count, Number.MAX_SAFE_INTEGER, 1);
+      for (let i = 1; i < count; i++) {
+        const at = (backwards ? count - i : i) * 2;
+        map.set(at, at + 1, FIRST_LINEAR + at * 3);
+      }
+      assert.ok(map.rows > 1.99 * count);
+      assert.ok(map.heldBytes < 8.5 * map.rows, `${map.heldBytes / map.rows} bytes each`);
+    }
+  });
 });
 
 function shuffled(count: number): Uint32Array {

@@ -19,8 +19,8 @@ const MAX_ROWS = 512;
 const FEW_ROWS = 64;
 const FIRST_ROWS = 8;
 const TWO_TO_32 = 0x1_0000_0000;
-/** The end of all positions. */
-const END = Number.MAX_SAFE_INTEGER;
+/** The end of all positions, where the last run of a map ends. */
+export const END = Number.MAX_SAFE_INTEGER;
 
 class Chunk {
   base: number;

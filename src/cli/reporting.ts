@@ -1,50 +1,90 @@
-/** Walks, shows how far it is, and prints what a report says. */
+/** Walks, shows how far it is, and gives out what a report says. */
 
 import { realpathSync } from 'node:fs';
 import { UserError } from '../base/errno.ts';
 import { RANGE_READER_MEMORY_BYTES, RangeReader } from '../extents/ranges.ts';
 import { Residency } from '../pagecache/residency.ts';
-import { REPORTER_SCRATCH_BYTES, Reporter } from '../report/reporter.ts';
+import { REPORTER_SCRATCH_BYTES } from '../report/addresses.ts';
+import { Reporter } from '../report/reporter.ts';
 import { type ReportResult, resultOf } from '../report/result.ts';
 import { WALK_MEMORY_BYTES, Walker } from '../report/walk.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
-import { paint } from './colour.ts';
 import { version } from './package.ts';
+import { Progress } from './progress.ts';
 import type { ReportFlags } from './report.ts';
+import { reportLines } from './reporttext.ts';
+import { behindMounts } from './reportviews.ts';
 import { bytes } from './units.ts';
 
 const PAGE_BYTES = 4096;
 const RESIDENCY_BYTES = 1 << 17;
+/** How long is walked between two looks at signals. */
 const SLICE_MS = 40;
-const PROGRESS_MS = 200;
+const WATCH_SECONDS = 2;
+const INTERRUPTED = 130;
 
 export async function report(given: readonly string[], flags: ReportFlags): Promise<void> {
   const roots = given.map(existing);
-  const names = allocate('names', WALK_MEMORY_BYTES);
-  const reporter = new Reporter({
-    calls: sys,
-    residency: new Residency(sys, allocate('residency', RESIDENCY_BYTES)),
-    ranges: new RangeReader({ ioctl: sys.ioctl }, allocate('extents', RANGE_READER_MEMORY_BYTES)),
-    names,
-    scratch: allocate('a file', REPORTER_SCRATCH_BYTES),
-    pageBytes: PAGE_BYTES,
-  });
-  const walker = new Walker(sys, names, reporter, flags.oneFileSystem === true);
-  for (const root of roots.toReversed()) walker.add(root);
-  const complete = await walkAll(walker, reporter);
-  if (reporter.tooOld) throw new UserError('Cannot report: this kernel has no cachestat(2), which came with Linux 6.5');
-  const result = resultOf(reporter, walker.counts, {
-    roots,
-    complete,
-    version,
-    top: flags.top,
-    groupBy: flags.groupBy,
-  });
-  console.log(flags.json === true ? JSON.stringify(result, null, 2) : text(result));
+  const stop = new AbortController();
+  const abort = (): void => stop.abort();
+  process.once('SIGINT', abort);
+  const rounds = new Rounds(roots, flags, stop.signal);
+  if (flags.watch === undefined) await once(rounds, flags);
+  else await watch(rounds, flags, stop.signal);
+  process.off('SIGINT', abort);
+}
+
+async function once(rounds: Rounds, flags: ReportFlags): Promise<void> {
+  const result = await rounds.next();
+  if (flags.html !== undefined) {
+    const { writePage } = await import('./reportpage.ts');
+    writePage(flags.html, result);
+  }
+  console.log(flags.json === true ? JSON.stringify(result, null, 2) : reportLines(result).join('\n'));
   const { denied, failed } = result.notes;
-  if (denied + failed > 0) process.exitCode = 1;
-  if (!complete) process.exitCode = 130;
+  const missed = result.mounts.some(({ type, unreachable }) => type === 'sharedext' && unreachable !== null);
+  if (denied + failed > 0 || missed) process.exitCode = 1;
+  if (!result.complete) process.exitCode = INTERRUPTED;
+}
+
+/** One report after the other, until Ctrl-C: in place on a terminal, as a line of JSON each with `--json`. */
+async function watch(rounds: Rounds, flags: ReportFlags, signal: AbortSignal): Promise<void> {
+  const waitMs = (flags.watch === true || flags.watch === undefined ? WATCH_SECONDS : flags.watch) * 1000;
+  const inPlace = process.stdout.isTTY === true && flags.json !== true;
+  let before: ReportResult | undefined;
+  if (inPlace) process.stdout.write('\u001b[2J');
+  while (!signal.aborted) {
+    const result = await rounds.next();
+    if (!result.complete && before !== undefined) break;
+    if (flags.json === true) console.log(JSON.stringify(result));
+    else
+      show([`${new Date().toLocaleTimeString()}  ${result.roots.join(' ')}`, ...reportLines(result, before)], inPlace);
+    before = result;
+    await pause(waitMs, signal);
+  }
+}
+
+function show(lines: readonly string[], inPlace: boolean): void {
+  if (!inPlace) {
+    console.log(`${lines.join('\n')}\n`);
+    return;
+  }
+  const fitting = lines.slice(0, Math.max(1, (process.stdout.rows ?? lines.length + 1) - 1));
+  process.stdout.write(`\u001b[H${fitting.map((line) => `${line}\u001b[K\n`).join('')}\u001b[J`);
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    if (signal.aborted) done();
+    else signal.addEventListener('abort', done);
+  });
 }
 
 function existing(path: string): string {
@@ -56,75 +96,76 @@ function existing(path: string): string {
   }
 }
 
-/** Walks to the end, or until Ctrl-C: false then. */
-async function walkAll(walker: Walker, reporter: Reporter): Promise<boolean> {
-  let stopped = false;
-  const stop = (): void => {
-    stopped = true;
-  };
-  process.once('SIGINT', stop);
-  const shows = process.stderr.isTTY === true;
-  const started = performance.now();
-  let shown = started;
-  let more = true;
-  while (more && !stopped) {
-    const until = performance.now() + SLICE_MS;
-    while (more && performance.now() < until) more = walker.step();
-    const now = performance.now();
-    if (shows && now - shown > PROGRESS_MS) {
-      shown = now;
-      const rate = Math.round((reporter.files.seen * 1000) / (now - started));
-      const done = `${reporter.files.seen} files, ${rate} a second, ${bytes(reporter.bytes.cached)} in memory`;
-      process.stderr.write(`\r\u001b[K${done}; ${walker.waiting} folders wait`);
-    }
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  if (shows) process.stderr.write('\r\u001b[K');
-  process.off('SIGINT', stop);
-  return !more;
-}
+/** Makes reports of the same paths. Memory with an address is never given back, so they use the same. */
+class Rounds {
+  readonly #roots: readonly string[];
+  readonly #flags: ReportFlags;
+  readonly #signal: AbortSignal;
+  readonly #names = allocate('names', WALK_MEMORY_BYTES);
+  readonly #scratch = allocate('a file', REPORTER_SCRATCH_BYTES);
+  readonly #residency = new Residency(sys, allocate('residency', RESIDENCY_BYTES));
+  readonly #ranges = new RangeReader({ ioctl: sys.ioctl }, allocate('extents', RANGE_READER_MEMORY_BYTES));
+  #rounds = 0;
 
-/** The names of the notes, where there is something to say. */
-const NOTES: Readonly<Record<keyof ReportResult['notes'], string>> = {
-  links: 'further names of files that were counted once',
-  outOfReach: 'files whose pages the kernel tells only their owner, their writers or root',
-  denied: 'files and folders that may not be read',
-  failed: 'files and folders that could not be read',
-  vanished: 'names that went away meanwhile',
-  changed: 'files that changed while they were looked at; their pages count, but as copies of nothing',
-  unidentified: 'files with pages whose extents are not known: they may be copies, too',
-  special: 'links, fifos, sockets and devices, which have no pages here',
-  skipped: 'filesystems that were left out',
-};
+  constructor(roots: readonly string[], flags: ReportFlags, signal: AbortSignal) {
+    this.#roots = roots;
+    this.#flags = flags;
+    this.#signal = signal;
+  }
 
-function text(result: ReportResult): string {
-  const { bytes: sums, files } = result;
-  const share = sums.cached === 0 ? 0 : (100 * sums.duplicate) / sums.cached;
-  const rows: [string, string][] = [
-    ['in memory', `${bytes(sums.cached)} of ${files.cached} files (${files.seen} looked at)`],
-    ['different', bytes(sums.distinct)],
-    ['more than once', `${bytes(sums.duplicate)} (${share.toFixed(1)}%), in ${files.duplicate} files`],
-    ['dirty, being written', `${bytes(sums.dirty)}, ${bytes(sums.writeback)}`],
-  ];
-  if (sums.unidentified > 0) rows.push(['not identified', bytes(sums.unidentified)]);
-  const width = Math.max(...rows.map(([name]) => name.length));
-  const lines = rows.map(([name, value]) => `${paint('dim', name.padEnd(width))}  ${value}`);
-  if (!result.complete) lines.unshift(paint('yellow', 'Stopped before the end: this is what was seen until then.'));
-  if (result.groups.length > 0) lines.push('', paint('bold', 'Held more than once, the worst first'));
-  for (const group of result.groups) {
-    const [first = '', ...others] = group.paths;
-    lines.push(`${bytes(group.duplicateBytes).padStart(10)}  ${first}`);
-    if (group.copies > 1) {
-      const named = others.slice(0, 2).map((path) => `            ${path}`);
-      const more = group.copies - 1 - named.length;
-      lines.push(...named, ...(more > 0 ? [paint('dim', `            and ${more} more`)] : []));
+  /** Walks to the end, or until the signal. */
+  async next(): Promise<ReportResult> {
+    const { disk, oneFileSystem, top, groupBy, html } = this.#flags;
+    const { views, held } = await behindMounts(this.#roots);
+    const reporter = new Reporter({
+      calls: sys,
+      residency: this.#residency,
+      ranges: this.#ranges,
+      names: this.#names,
+      scratch: this.#scratch,
+      pageBytes: PAGE_BYTES,
+      disk: disk === true,
+    });
+    for (const [view, one] of held) for (const store of view.beside) reporter.addHeld(store, one);
+    const walker = new Walker({
+      calls: sys,
+      memory: this.#names,
+      visitor: reporter,
+      views,
+      oneFilesystem: oneFileSystem === true,
+    });
+    walker.add(this.#roots);
+    const progress = new Progress(this.#rounds++ === 0 && process.stderr.isTTY === true);
+    const complete = await this.#walk(walker, reporter, progress);
+    progress.end();
+    if (reporter.tooOld) {
+      throw new UserError('Cannot report: this kernel has no cachestat(2), which came with Linux 6.5');
     }
+    return resultOf(reporter, walker.counts, {
+      roots: this.#roots,
+      complete,
+      version,
+      top,
+      groupBy,
+      disk: disk === true,
+      tree: html !== undefined,
+      met: [...walker.met].map((view) => ({ view, held: held.get(view) })),
+      seconds: Math.round(progress.elapsedMs) / 1000,
+    });
   }
-  const notes: string[] = [];
-  for (const [name, what] of Object.entries(NOTES)) {
-    const count = Object.entries(result.notes).find(([key]) => key === name)?.[1] ?? 0;
-    if (count > 0) notes.push(paint('dim', `${count} ${what}`));
+
+  async #walk(walker: Walker, reporter: Reporter, progress: Progress): Promise<boolean> {
+    let more = true;
+    while (more && !this.#signal.aborted) {
+      const until = performance.now() + SLICE_MS;
+      while (more && performance.now() < until) more = walker.step();
+      const { files, bytes: sums } = reporter;
+      progress.show(walker.done, (elapsedMs) => {
+        const rate = Math.round((files.seen * 1000) / elapsedMs);
+        return `${files.seen} files, ${rate} a second, ${bytes(sums.cached)} in memory`;
+      });
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return !more;
   }
-  if (notes.length > 0) lines.push('', ...notes);
-  return lines.join('\n');
 }

@@ -30,20 +30,15 @@ type MountReport =
       readonly advice: string;
     };
 
-/** The daemon is this program: what has the number of its schema has its fields. */
-function isStatus(value: unknown, schema: number): value is Status {
-  return typeof value === 'object' && value !== null && 'schema' in value && value.schema === schema;
-}
-
 async function ask({ mountpoint, source, minor }: MountEntry): Promise<MountReport> {
   const { askDaemon } = await import('../daemon/control.ts');
-  const { STATUS_SCHEMA } = await import('../daemon/status.ts');
+  const { isStatus } = await import('../daemon/status.ts');
   const answer = await askDaemon(minor, 'status', ANSWER_TIMEOUT_MS);
   const mount = { mountpoint, source, minor };
   if (answer.state === 'dead') {
     return { state: 'dead', ...mount, advice: `its daemon is gone: try "umount -l ${mountpoint}", then mount again` };
   }
-  if (answer.state === 'answered' && isStatus(answer.value, STATUS_SCHEMA)) {
+  if (answer.state === 'answered' && isStatus(answer.value)) {
     // A bind mount is asked for by its own place.
     return { state: 'serving', ...answer.value, mountpoint };
   }

@@ -9,6 +9,7 @@ import { tracer } from '../fuse/server/trace.ts';
 import { notifyServiceManager } from '../sys/notify.ts';
 import { starterOf } from './background.ts';
 import { type ControlSocket, openControlSocket } from './control.ts';
+import { heldBy } from './held.ts';
 import type { MountOptions } from './options.ts';
 import { type Server, serve } from './server.ts';
 import { statusOf } from './status.ts';
@@ -96,7 +97,10 @@ async function openControl(
   log: (line: string) => void,
 ): Promise<ControlSocket | undefined> {
   try {
-    return await openControlSocket(server.minor, { status: () => statusOf(server, version, startedMs) });
+    return await openControlSocket(server.minor, {
+      status: () => statusOf(server, version, startedMs),
+      mappings: () => heldBy(server),
+    });
   } catch (error) {
     log(`Cannot open the control socket: ${error instanceof Error ? error.message : String(error)}`);
     return undefined;

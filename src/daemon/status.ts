@@ -89,3 +89,8 @@ export function statusOf(server: Server, version: string, startedMs: number) {
 }
 
 export type Status = ReturnType<typeof statusOf>;
+
+/** The daemon is this program: what has the number of its schema has its fields. */
+export function isStatus(value: unknown): value is Status {
+  return typeof value === 'object' && value !== null && 'schema' in value && value.schema === STATUS_SCHEMA;
+}

@@ -11,6 +11,7 @@
  * of it is read from the file until it is closed.
  */
 
+import { END, FIRST_LINEAR } from '../base/intervalmap.ts';
 import * as c from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { RowTable } from '../extents/extentmap.ts';
@@ -114,6 +115,25 @@ export class Composing {
     let sum = 0;
     for (const { file } of this.#open.values()) sum += file.map.heldBytes;
     return sum;
+  }
+
+  /**
+   * Of how many blocks of each target the maps of open files say that they are read from it; a block counts for each file. Looks
+   * at `limit` runs at most.
+   */
+  mappedBlocks(limit: number): Map<number, number> {
+    const blocks = new Map<number, number>();
+    let runs = 0;
+    for (const { file } of this.#open.values()) {
+      const { map } = file;
+      for (let at = 0; at < END && runs < limit; at = map.end, runs++) {
+        const position = map.find(at);
+        if (position < FIRST_LINEAR) continue;
+        const target = this.packs.target(position);
+        blocks.set(target, (blocks.get(target) ?? 0) + map.end - at);
+      }
+    }
+    return blocks;
   }
 
   /** The open file of a row of the open file table, if it is on this route. */

@@ -205,6 +205,14 @@ export class NodeTable {
     return this.#words[slot * WORDS + VERDICT_GENERATION] ?? 0;
   }
 
+  /** Tells of every node's last verdict: the mapping's row and generation. Looks at every row. */
+  eachVerdict(visit: (mapping: number, generation: number) => void): void {
+    for (let slot = 0; slot < this.#touched; slot++) {
+      const mapping = this.has(slot) ? this.lastVerdict(slot) : NO_NODE;
+      if (mapping >= 0) visit(mapping, this.verdictGeneration(slot));
+    }
+  }
+
   setVerdict(slot: number, mapping: number, generation: number, ctimeSeconds: number, ctimeNanoseconds: number): void {
     const base = slot * WORDS;
     this.#words[base + VERDICT] = mapping + 1;

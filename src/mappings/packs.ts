@@ -130,6 +130,10 @@ export class Packs {
     return target.fd;
   }
 
+  get blockBytes(): number {
+    return this.#o.blockBytes;
+  }
+
   inode(id: number): number {
     return this.#targets.get(id)?.inode ?? 0;
   }

@@ -148,6 +148,11 @@ export class MappingStore {
     return this.#rows.size[row] ?? 0;
   }
 
+  /** The inode number of the clone, in the store. */
+  inode(row: number): number {
+    return this.#rows.inode[row] ?? 0;
+  }
+
   generation(row: number): number {
     return this.#rows.generation[row] ?? 0;
   }

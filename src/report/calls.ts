@@ -13,5 +13,6 @@ export interface ReportCalls extends ExtentCalls, ResidencyCalls {
 }
 
 /** Offsets of fields of struct statx and struct statfs (statx(2), statfs(2)). */
-export const STATX = { nlink: 16, mode: 28, ino: 32, size: 40, devMajor: 136, devMinor: 140 } as const;
-export const STATFS = { type: 0, bsize: 8 } as const;
+export const STATX = { mode: 28, ino: 32, size: 40, ctime: 96, mtime: 112, devMajor: 136, devMinor: 140 } as const;
+export const STATX_BYTES = 256;
+export const STATFS = { type: 0 } as const;

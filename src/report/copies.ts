@@ -8,26 +8,9 @@
 /** The distance between two spaces, in blocks: no filesystem's addresses reach so far. */
 const SPACE_BLOCKS = 2 ** 44;
 const FIRST_ROWS = 1024;
-/** A group remembers so many of its files by number. */
-export const FILES_NAMED = 16;
 
-/** Bytes that the same files hold at the same time. */
-export interface Group {
-  /** How many files hold them, and the first of them. */
-  copies: number;
-  readonly files: readonly number[];
-  /** What one copy takes, and what the others take beside it. */
-  bytes: number;
-  duplicateBytes: number;
-}
-
-export interface Duplicates {
-  readonly duplicateBytes: number;
-  /** Files that hold something that another one holds as well. */
-  readonly files: number;
-  /** The worst groups first. */
-  readonly groups: readonly Group[];
-}
+/** The files, in order, hold the same bytes, so many each. The array is the visitor's to read until it returns. */
+export type CopyVisitor = (files: readonly number[], bytes: number) => void;
 
 export class Copies {
   readonly #blockBytes: number;
@@ -55,21 +38,28 @@ export class Copies {
     this.#count++;
   }
 
-  /**
-   * What is held more than once. `share` is told of each file's part of it: a block that n files hold counts (n - 1) / n for
-   * each. At most `top` groups are returned.
-   */
-  duplicates(top: number, share: (file: number, bytes: number) => void): Duplicates {
+  /** How many ranges there are, to go back to by `forget`. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Forgets the ranges that were added since there were `count`: those of one file, as a range may have grown. */
+  forget(count: number): void {
+    this.#count = count;
+  }
+
+  /** Tells of everything that is held more than once, by the order of addresses; returns how many bytes more than once. */
+  duplicates(visit: CopyVisitor): number {
     const order = new Uint32Array(this.#count);
     for (let i = 0; i < order.length; i++) order[i] = i;
     order.sort((a, b) => (this.#starts[a] ?? 0) - (this.#starts[b] ?? 0));
-    const sweep = new Sweep(this.#blockBytes, share);
+    const sweep = new Sweep(this.#blockBytes, visit);
     for (const row of order) {
       const start = this.#starts[row] ?? 0;
       sweep.open(start, start + (this.#lengths[row] ?? 0), this.#files[row] ?? 0);
     }
     sweep.closeUntil(Number.POSITIVE_INFINITY);
-    return sweep.result(top);
+    return sweep.duplicateBytes;
   }
 
   #grow(): void {
@@ -88,17 +78,17 @@ export class Copies {
 
 /** The ranges that the sweep is in: few at a time, as many as a block has holders. */
 class Sweep {
+  duplicateBytes = 0;
   readonly #blockBytes: number;
-  readonly #share: (file: number, bytes: number) => void;
-  readonly #open: { end: number; readonly file: number }[] = [];
-  readonly #groups = new Map<string, { copies: number; files: number[]; bytes: number; duplicateBytes: number }>();
-  readonly #files = new Set<number>();
+  readonly #visit: CopyVisitor;
+  readonly #open: { readonly end: number; readonly file: number }[] = [];
   #at = 0;
-  #duplicateBytes = 0;
+  /** The least end of an open range. */
+  #firstEnd = Number.POSITIVE_INFINITY;
 
-  constructor(blockBytes: number, share: (file: number, bytes: number) => void) {
+  constructor(blockBytes: number, visit: CopyVisitor) {
     this.#blockBytes = blockBytes;
-    this.#share = share;
+    this.#visit = visit;
   }
 
   open(start: number, end: number, file: number): void {
@@ -106,15 +96,21 @@ class Sweep {
     this.#count(start);
     // A file that has a block at two places holds it twice, too.
     this.#open.push({ end, file });
+    this.#firstEnd = Math.min(this.#firstEnd, end);
   }
 
   closeUntil(position: number): void {
-    for (;;) {
-      let end = Number.POSITIVE_INFINITY;
-      for (const one of this.#open) end = Math.min(end, one.end);
-      if (end > position || end === Number.POSITIVE_INFINITY) return;
+    while (this.#firstEnd <= position && this.#open.length > 0) {
+      const end = this.#firstEnd;
       this.#count(end);
-      for (let i = this.#open.length - 1; i >= 0; i--) if (this.#open[i]?.end === end) this.#open.splice(i, 1);
+      let kept = 0;
+      this.#firstEnd = Number.POSITIVE_INFINITY;
+      for (const one of this.#open) {
+        if (one.end === end) continue;
+        this.#open[kept++] = one;
+        this.#firstEnd = Math.min(this.#firstEnd, one.end);
+      }
+      this.#open.length = kept;
     }
   }
 
@@ -124,25 +120,10 @@ class Sweep {
     const bytes = (position - this.#at) * this.#blockBytes;
     this.#at = position;
     if (copies < 2 || bytes === 0) return;
-    const duplicateBytes = bytes * (copies - 1);
-    this.#duplicateBytes += duplicateBytes;
-    const files = this.#open.map(({ file }) => file).sort((a, b) => a - b);
-    for (const file of files) {
-      this.#files.add(file);
-      this.#share(file, duplicateBytes / copies);
-    }
-    const key = files.join();
-    const group = this.#groups.get(key);
-    if (group === undefined) {
-      this.#groups.set(key, { copies, files: files.slice(0, FILES_NAMED), bytes, duplicateBytes });
-    } else {
-      group.bytes += bytes;
-      group.duplicateBytes += duplicateBytes;
-    }
-  }
-
-  result(top: number): Duplicates {
-    const groups = [...this.#groups.values()].sort((a, b) => b.duplicateBytes - a.duplicateBytes).slice(0, top);
-    return { duplicateBytes: this.#duplicateBytes, files: this.#files.size, groups };
+    this.duplicateBytes += bytes * (copies - 1);
+    this.#visit(
+      this.#open.map(({ file }) => file).sort((a, b) => a - b),
+      bytes,
+    );
   }
 }

@@ -9,13 +9,14 @@
 
 import { EACCES, ENOENT, ENOSYS, EPERM } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
-import type { Memory } from '../base/memory.ts';
+import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
-import { PLAIN } from '../extents/extentmap.ts';
-import { PRIVATE, type RangeReader } from '../extents/ranges.ts';
+import type { RangeReader } from '../extents/ranges.ts';
 import { noPages, type Residency } from '../pagecache/residency.ts';
-import { type ReportCalls, STATFS, STATX } from './calls.ts';
-import { Copies, type Duplicates } from './copies.ts';
+import { Addresses, type DiskCounts, type Looked, STATX_AT, UNIT_BYTES } from './addresses.ts';
+import { type ReportCalls, STATX, STATX_BYTES } from './calls.ts';
+import { Copies } from './copies.ts';
+import { InodeSet } from './inodes.ts';
 import { Paths } from './paths.ts';
 import type { Visitor } from './walk.ts';
 
@@ -34,6 +35,8 @@ export interface FileCounts {
   changed: number;
   /** Their filesystem has no extents to tell of, or doesn't tell this user. */
   unidentified: number;
+  /** Files of overlays whose layer was not found: their pages are counted by a map, and not identified. */
+  layerless: number;
 }
 
 export interface ByteCounts {
@@ -42,6 +45,15 @@ export interface ByteCounts {
   writeback: number;
   /** Of the cached bytes, those whose extents aren't known: they may be copies, too. */
   unidentified: number;
+}
+
+/** Mappings of a mount of sharedext: how many files the pages of each are held for. */
+export interface Held {
+  /** By inode number; for those composed of extents an average. */
+  readonly files: ReadonlyMap<number, number>;
+  /** Set by the report: what of them is in memory, and what would be, beside it, if each file held its own. */
+  cached: number;
+  saved: number;
 }
 
 export interface ReporterOptions {
@@ -53,30 +65,20 @@ export interface ReporterOptions {
   /** A struct statx and a struct statfs. */
   readonly scratch: Memory;
   readonly pageBytes: number;
+  /** Look at what is on disk, too: at the extents of every file. */
+  readonly disk: boolean;
 }
 
-export const REPORTER_SCRATCH_BYTES = 1536;
 const EMPTY_AT = 0;
-const STATX_AT = 64;
-const STATFS_AT = 384;
-const INFO_AT = 512;
+/** A file that changed so lately may still be on its way to the disk. */
+const RECENT_MS = 600_000;
 
-/** struct btrfs_ioctl_fs_info_args, 1024 bytes: where the filesystem's id is, and its length. */
-const FSID_AT = INFO_AT + 16;
-const FSID_BYTES = 16;
-/** Blocks are counted in the smallest that there are. */
-const UNIT_BYTES = 512;
-/** What a compressed extent decodes to at most, and the least that an extent begins at. */
-const DECODED_BYTES = 131_072;
-const SECTOR_BYTES = 4096;
-const EXTENTS_AT_A_TIME = 512;
-
-/** A filesystem that something was found on. */
-interface Filesystem {
-  /** Its number, for `Copies`: each has two spaces. */
-  readonly number: number;
-  readonly kind: 'btrfs' | 'xfs';
-}
+/** Where in struct statx the size and the times of change are, and how long they are: stx_size, stx_ctime, stx_mtime. */
+const SAME = [
+  [STATX.size, 8],
+  [STATX.ctime, 12],
+  [STATX.mtime, 12],
+] as const;
 
 export class Reporter implements Visitor {
   readonly files: FileCounts = {
@@ -89,50 +91,70 @@ export class Reporter implements Visitor {
     vanished: 0,
     changed: 0,
     unidentified: 0,
+    layerless: 0,
   };
   readonly bytes: ByteCounts = { cached: 0, dirty: 0, writeback: 0, unidentified: 0 };
+  readonly disk: DiskCounts = { bytes: 0, shared: 0 };
   readonly paths = new Paths();
+  /** The ranges that are in memory, and with `disk` those that are on disk, in files by number (`paths`). */
+  readonly copies = new Copies(UNIT_BYTES);
+  readonly diskCopies = new Copies(UNIT_BYTES);
   /** cachestat(2) isn't there: Linux older than 6.5. */
   tooOld = false;
   readonly #o: ReporterOptions;
-  readonly #copies = new Copies(UNIT_BYTES);
   readonly #counts = noPages();
   readonly #part = noPages();
-  readonly #links = new Set<string>();
-  readonly #filesystems = new Map<number, Filesystem>();
-  readonly #byId = new Map<string, Filesystem>();
+  readonly #inodes = new InodeSet();
+  readonly #held = new Map<number, Held[]>();
+  readonly #addresses: Addresses;
   #cachedOf = new Float64Array(1024);
   #bitmap = new Uint8Array(4096);
 
   constructor(options: ReporterOptions) {
     this.#o = options;
+    this.#addresses = new Addresses(options.calls, options.ranges, options.scratch);
   }
 
-  folder(path: Buffer): number {
-    return this.paths.addFolder(path);
+  /** Tells which mappings a folder has; it is that of a store. Nothing comes of it when there is no such folder. */
+  addHeld(folder: string, held: Held): void {
+    const { calls, names } = this.#o;
+    putString(names, 0, folder);
+    const fd = calls.openat(c.AT_FDCWD, names.address, c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC, 0);
+    if (fd < 0) return;
+    if (this.#stat(fd)) {
+      const device = this.#device();
+      this.#held.set(device, [...(this.#held.get(device) ?? []), held]);
+    }
+    calls.close(fd);
   }
 
-  file(dirFd: number, nameAt: number, folder: number): void {
+  folder(parent: number, name: Uint8Array): number {
+    return this.paths.addFolder(parent, name);
+  }
+
+  file(dirFd: number, nameAt: number, folder: number, layers: readonly number[] | undefined): void {
     const { calls, names } = this.#o;
     this.files.seen++;
-    const flags = c.O_RDONLY | c.O_NOFOLLOW | c.O_NONBLOCK | c.O_CLOEXEC;
-    let fd = calls.openat(dirFd, names.address + nameAt, flags | c.O_NOATIME, 0);
-    // Only a file's owner may ask that its access time be kept; nothing is read of it either way.
-    if (fd === -EPERM) fd = calls.openat(dirFd, names.address + nameAt, flags, 0);
+    const fd = this.#open(dirFd, nameAt);
     if (fd < 0) {
       if (fd === -ENOENT) this.files.vanished++;
       else if (fd === -EACCES) this.files.denied++;
       else this.files.failed++;
       return;
     }
-    const name = dirFd === c.AT_FDCWD ? 0 : names.bytes.indexOf(0, nameAt) - nameAt;
-    this.#look(fd, nameAt, name, folder);
+    const name = names.bytes.subarray(nameAt, names.bytes.indexOf(0, nameAt));
+    if (layers === undefined) {
+      this.#look(fd, name, folder);
+    } else {
+      const layer = this.#layerOf(fd, nameAt, layers);
+      if (layer < 0) {
+        this.#lookByMap(fd, name, folder);
+      } else {
+        this.#look(layer, name, folder);
+        calls.close(layer);
+      }
+    }
     calls.close(fd);
-  }
-
-  /** What is held more than once; `share` is told of each file's part (`copies.ts`). */
-  duplicates(top: number, share: (file: number, bytes: number) => void): Duplicates {
-    return this.#copies.duplicates(top, share);
   }
 
   /** Bytes in memory of a file. */
@@ -140,8 +162,40 @@ export class Reporter implements Visitor {
     return this.#cachedOf[file] ?? 0;
   }
 
-  #look(fd: number, nameAt: number, nameBytes: number, folder: number): void {
-    const { residency, names, pageBytes } = this.#o;
+  #open(dirFd: number, nameAt: number): number {
+    const { calls, names } = this.#o;
+    const flags = c.O_RDONLY | c.O_NOFOLLOW | c.O_NONBLOCK | c.O_CLOEXEC;
+    const fd = calls.openat(dirFd, names.address + nameAt, flags | c.O_NOATIME, 0);
+    // Only a file's owner may ask that its access time be kept; nothing is read of it either way.
+    return fd === -EPERM ? calls.openat(dirFd, names.address + nameAt, flags, 0) : fd;
+  }
+
+  /**
+   * The file of a layer that an overlay shows under a name: the uppermost of that name. It is the one if it has the same size
+   * and the same times of change, to the nanosecond; the overlay may have given the name to another one.
+   */
+  #layerOf(fd: number, nameAt: number, layers: readonly number[]): number {
+    const { calls, scratch } = this.#o;
+    if (!this.#stat(fd)) return -ENOENT;
+    const wanted = Buffer.from(scratch.bytes.subarray(STATX_AT, STATX_AT + STATX_BYTES));
+    for (const dirFd of layers) {
+      const layer = this.#open(dirFd, nameAt);
+      if (layer === -ENOENT) continue;
+      if (layer < 0) return layer;
+      if (this.#stat(layer) && SAME.every(([at, length]) => this.#isEqual(wanted, at, length))) return layer;
+      calls.close(layer);
+      return -ENOENT;
+    }
+    return -ENOENT;
+  }
+
+  #isEqual(wanted: Buffer, at: number, length: number): boolean {
+    const { bytes } = this.#o.scratch;
+    return wanted.compare(bytes, STATX_AT + at, STATX_AT + at + length, at, at + length) === 0;
+  }
+
+  #look(fd: number, name: Uint8Array, folder: number): void {
+    const { residency, scratch, pageBytes, disk } = this.#o;
     const counts = this.#counts;
     const counted = residency.count(fd, counts);
     if (counted < 0) {
@@ -150,31 +204,84 @@ export class Reporter implements Visitor {
       else this.files.failed++;
       return;
     }
-    if (counts.cached === 0) return;
-    const { view } = this.#o.scratch;
+    if (counts.cached === 0 && !disk) return;
     if (!this.#stat(fd)) {
       this.files.failed++;
       return;
     }
-    if (view.getUint32(STATX_AT + STATX.nlink, true) > 1 && this.#isKnownLink()) {
+    if (!this.#isNew()) {
       this.files.links++;
       return;
     }
-    this.files.cached++;
-    this.bytes.cached += counts.cached * pageBytes;
-    this.bytes.dirty += counts.dirty * pageBytes;
-    this.bytes.writeback += counts.writeback * pageBytes;
-    const file = this.paths.addFile(folder, names.bytes.subarray(nameAt, nameAt + nameBytes));
-    this.#setCached(file, counts.cached * pageBytes);
-    const filesystem = this.#filesystem(fd);
+    const { view } = scratch;
+    const times = view.getBigUint64(STATX_AT + STATX.ctime, true);
+    const nanoseconds = view.getUint32(STATX_AT + STATX.ctime + 8, true);
+    // What may have been written since the pages were counted: they are counted again, with the time of change known.
+    const isRecent = Number(times) * 1000 > Date.now() - RECENT_MS;
+    if (isRecent && residency.count(fd, counts) < 0) return;
     const size = getU64(view, STATX_AT + STATX.size);
     const inode = getU64(view, STATX_AT + STATX.ino);
-    if (filesystem === undefined) {
+    const file = this.paths.addFile(folder, name);
+    const on = this.#addresses.filesystem(fd, this.#device());
+    const sync = isRecent && counts.dirty + counts.writeback === 0;
+    const looked = on === undefined ? undefined : { fd, file, on, inode, sync };
+    if (disk && looked !== undefined) this.#addresses.addAll(this.diskCopies, looked, size, this.disk);
+    if (counts.cached === 0) return;
+    this.#countCached(file, counts.cached * pageBytes, inode);
+    this.bytes.dirty += counts.dirty * pageBytes;
+    this.bytes.writeback += counts.writeback * pageBytes;
+    if (looked === undefined) {
       this.files.unidentified++;
       this.bytes.unidentified += counts.cached * pageBytes;
       return;
     }
-    this.#runs(fd, file, filesystem, inode, size);
+    const before = this.copies.count;
+    this.#runs(looked, size);
+    if (this.copies.count === before) return;
+    const same =
+      this.#stat(fd) &&
+      view.getBigUint64(STATX_AT + STATX.ctime, true) === times &&
+      view.getUint32(STATX_AT + STATX.ctime + 8, true) === nanoseconds;
+    if (same) return;
+    this.copies.forget(before);
+    this.files.changed++;
+  }
+
+  /** Counts the pages that a map of the file would find: those of whatever file is behind it. */
+  #lookByMap(fd: number, name: Uint8Array, folder: number): void {
+    const { residency, scratch, pageBytes } = this.#o;
+    if (!this.#stat(fd)) {
+      this.files.failed++;
+      return;
+    }
+    if (!this.#isNew()) {
+      this.files.links++;
+      return;
+    }
+    const size = getU64(scratch.view, STATX_AT + STATX.size);
+    const inode = getU64(scratch.view, STATX_AT + STATX.ino);
+    const pages = residency.mappedPages(fd, size);
+    if (pages < 0) {
+      this.files.failed++;
+      return;
+    }
+    this.files.layerless++;
+    if (pages === 0) return;
+    this.#countCached(this.paths.addFile(folder, name), pages * pageBytes, inode);
+    this.bytes.unidentified += pages * pageBytes;
+  }
+
+  #countCached(file: number, bytes: number, inode: number): void {
+    this.files.cached++;
+    this.bytes.cached += bytes;
+    this.#setCached(file, bytes);
+    if (this.#held.size === 0) return;
+    for (const held of this.#held.get(this.#device()) ?? []) {
+      const files = held.files.get(inode);
+      if (files === undefined) continue;
+      held.cached += bytes;
+      held.saved += bytes * Math.max(0, files - 1);
+    }
   }
 
   #stat(fd: number): boolean {
@@ -189,15 +296,20 @@ export class Reporter implements Visitor {
     return view.getUint32(STATX_AT + STATX.devMajor, true) * 2 ** 32 + view.getUint32(STATX_AT + STATX.devMinor, true);
   }
 
-  #isKnownLink(): boolean {
-    const key = `${this.#device()}:${getU64(this.#o.scratch.view, STATX_AT + STATX.ino)}`;
-    if (this.#links.has(key)) return true;
-    this.#links.add(key);
-    return false;
+  /** Whether the file at hand wasn't counted yet: it may have several names, or be shown by several mounts. */
+  #isNew(): boolean {
+    const { view } = this.#o.scratch;
+    const at = STATX_AT;
+    return this.#inodes.add(
+      view.getUint32(at + STATX.devMajor, true),
+      view.getUint32(at + STATX.devMinor, true),
+      view.getUint32(at + STATX.ino, true),
+      view.getUint32(at + STATX.ino + 4, true),
+    );
   }
 
   #setCached(file: number, bytes: number): void {
-    if (file >= this.#cachedOf.length) {
+    while (file >= this.#cachedOf.length) {
       const larger = new Float64Array(this.#cachedOf.length * 2);
       larger.set(this.#cachedOf);
       this.#cachedOf = larger;
@@ -205,42 +317,20 @@ export class Reporter implements Visitor {
     this.#cachedOf[file] = bytes;
   }
 
-  /** The filesystem of the file at hand, whose struct statx is in the scratch memory. btrfs has a device per subvolume. */
-  #filesystem(fd: number): Filesystem | undefined {
-    const device = this.#device();
-    const known = this.#filesystems.get(device);
-    if (known !== undefined) return known;
-    const { calls, scratch } = this.#o;
-    if (calls.fstatfs(fd, scratch.address + STATFS_AT) < 0) return undefined;
-    const magic = scratch.view.getUint32(STATFS_AT + STATFS.type, true);
-    const kind = magic === c.BTRFS_SUPER_MAGIC ? 'btrfs' : 'xfs';
-    let id = `device ${device}`;
-    if (kind === 'btrfs' && calls.ioctl(fd, c.BTRFS_IOC_FS_INFO, scratch.address + INFO_AT) >= 0) {
-      id = Buffer.from(scratch.bytes.subarray(FSID_AT, FSID_AT + FSID_BYTES)).toString('hex');
-    }
-    let filesystem = this.#byId.get(id);
-    if (filesystem === undefined) {
-      filesystem = { number: this.#byId.size, kind };
-      this.#byId.set(id, filesystem);
-    }
-    this.#filesystems.set(device, filesystem);
-    return filesystem;
-  }
-
   /** Goes over the runs of pages that are in memory. */
-  #runs(fd: number, file: number, filesystem: Filesystem, inode: number, size: number): void {
+  #runs(looked: Looked, size: number): void {
     const { residency, pageBytes } = this.#o;
     const pages = Math.ceil(size / pageBytes);
     const { cached } = this.#counts;
     const clean = this.#counts.dirty + this.#counts.writeback === 0;
     if (cached >= pages) {
-      this.#run(fd, file, filesystem, inode, 0, pages, clean);
+      this.#run(looked, 0, pages, clean);
       return;
     }
     const bytes = residency.bitmapBytes(size);
     if (bytes > this.#bitmap.length) this.#bitmap = new Uint8Array(2 ** Math.ceil(Math.log2(bytes)));
     const bitmap = this.#bitmap.subarray(0, bytes);
-    if (residency.residentPages(fd, size, bitmap) < 0) {
+    if (residency.residentPages(looked.fd, size, bitmap) < 0) {
       this.files.changed++;
       return;
     }
@@ -249,58 +339,28 @@ export class Reporter implements Visitor {
       const here = page < pages && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
       if (here && first < 0) first = page;
       if (here || first < 0) continue;
-      if (!this.#run(fd, file, filesystem, inode, first, page, clean)) return;
+      if (!this.#run(looked, first, page, clean)) return;
       first = -1;
     }
   }
 
   /** A run of pages; dirty ones are left out, by halving it as often as need be. False when the file can't be identified. */
-  #run(
-    fd: number,
-    file: number,
-    filesystem: Filesystem,
-    inode: number,
-    first: number,
-    end: number,
-    clean: boolean,
-  ): boolean {
+  #run(looked: Looked, first: number, end: number, clean: boolean): boolean {
+    const { residency, pageBytes } = this.#o;
+    const [from, to] = [first * pageBytes, end * pageBytes];
     if (!clean) {
-      const { residency, pageBytes } = this.#o;
-      residency.count(fd, this.#part, first * pageBytes, (end - first) * pageBytes);
+      residency.count(looked.fd, this.#part, from, to - from);
       if (this.#part.dirty + this.#part.writeback > 0) {
         if (end - first === 1) return true;
         const middle = (first + end) >>> 1;
-        return (
-          this.#run(fd, file, filesystem, inode, first, middle, false) &&
-          this.#run(fd, file, filesystem, inode, middle, end, false)
-        );
+        return this.#run(looked, first, middle, false) && this.#run(looked, middle, end, false);
       }
     }
-    return this.#extents(fd, file, filesystem, inode, first, end);
-  }
-
-  #extents(fd: number, file: number, filesystem: Filesystem, inode: number, first: number, end: number): boolean {
-    const { ranges, pageBytes } = this.#o;
-    const { number, kind } = filesystem;
-    const to = end * pageBytes;
-    const look = { filesystem: kind, inode, to, limit: EXTENTS_AT_A_TIME, sync: false, any: false } as const;
-    for (let from = first * pageBytes; from < to; from = ranges.end) {
-      const read = ranges.read(fd, { ...look, from });
-      if (read < 0 || ranges.end <= from) {
-        // A run that ends behind the end of the file, or an extent that can't be told.
-        this.files.unidentified++;
-        this.bytes.unidentified += to - from;
-        return false;
-      }
-      for (let row = 0; row < ranges.count; row++) {
-        const address = ranges.address(row);
-        if (address === PRIVATE) continue;
-        const slice = ranges.slice(row);
-        const space = 2 * number + (slice === PLAIN ? 0 : 1);
-        const start = slice === PLAIN ? address : (address / SECTOR_BYTES) * DECODED_BYTES + slice;
-        this.#copies.add(space, start / UNIT_BYTES, ranges.length(row) / UNIT_BYTES, file);
-      }
-    }
-    return true;
+    const known = this.#addresses.add(this.copies, looked, from, to);
+    if (known >= to) return true;
+    // A run that ends behind the end of the file, or an extent that can't be told.
+    this.files.unidentified++;
+    this.bytes.unidentified += to - known;
+    return false;
   }
 }

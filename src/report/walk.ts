@@ -3,16 +3,22 @@
  * folders, links aren't followed, and one step does a bounded amount of work, so that whoever walks can stop at any time.
  */
 
-import { EACCES, ENOENT } from '../base/errno.ts';
+import { EACCES, ENAMETOOLONG, ENOENT } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { type ReportCalls, STATFS, STATX } from './calls.ts';
+import { InodeSet } from './inodes.ts';
+import { NO_FOLDER } from './paths.ts';
+import type { View, Views } from './views.ts';
 
 export interface Visitor {
-  /** A folder is entered; the number that its files are told with. */
-  folder(path: Buffer): number;
-  /** `nameAt` is where the name begins in the walker's memory; it is empty for a file that was itself given as a root. */
-  file(dirFd: number, nameAt: number, folder: number): void;
+  /** A folder is entered; returns the number that what is in it is told with. A root has its whole path as name. */
+  folder(parent: number, name: Uint8Array): number;
+  /**
+   * `nameAt` is where the name begins in the walker's memory; it is empty for a file that was itself given as a root. `layers`
+   * are the folders of an overlay's layers that may have the file, uppermost first, and undefined elsewhere.
+   */
+  file(dirFd: number, nameAt: number, folder: number, layers: readonly number[] | undefined): void;
 }
 
 export interface WalkCounts {
@@ -47,71 +53,129 @@ export const WALK_MEMORY_BYTES = ENTRIES_AT + 65_536;
 
 interface Pending {
   readonly path: Buffer;
-  /** The device of the folder that it is in, as major * 2^32 + minor; -1 for a root. */
+  /** Where its name begins in the path, and the number of the folder that it is in, or NO_FOLDER. */
+  readonly nameAt: number;
+  readonly parent: number;
+  /** The device of the folder that it is in, as major * 2^32 + minor; ROOT for a root. */
   readonly device: number;
+  /** Which part of the whole walk it is, as far as is known: all of them add up to 1. */
+  part: number;
+  /** On an overlay: the paths of its layers' folders. */
+  readonly layers: readonly Buffer[] | undefined;
+}
+
+const ROOT = -1;
+/** That of a mountpoint whose folder isn't walked. */
+const OTHER_DEVICE = -2;
+
+function root(path: Buffer, part: number, layers: readonly Buffer[] | undefined): Pending {
+  return { path, nameAt: 0, parent: NO_FOLDER, device: ROOT, part, layers };
+}
+
+export interface WalkerOptions {
+  readonly calls: ReportCalls;
+  readonly memory: Memory;
+  readonly visitor: Visitor;
+  readonly views: Views;
+  readonly oneFilesystem: boolean;
 }
 
 export class Walker {
   readonly counts: WalkCounts = { folders: 0, special: 0, denied: 0, failed: 0, vanished: 0, skipped: 0 };
-  readonly #calls: ReportCalls;
-  readonly #memory: Memory;
-  readonly #visitor: Visitor;
-  readonly #oneFilesystem: boolean;
+  /** What was met that shows other folders' files. */
+  readonly met = new Set<View>();
+  /** How much of the walk is done, from 0 to 1: each folder counts as much as its siblings together with it. */
+  done = 0;
+  readonly #o: WalkerOptions;
+  readonly #folders = new InodeSet();
   readonly #pending: Pending[] = [];
 
-  constructor(calls: ReportCalls, memory: Memory, visitor: Visitor, oneFilesystem: boolean) {
-    this.#calls = calls;
-    this.#memory = memory;
-    this.#visitor = visitor;
-    this.#oneFilesystem = oneFilesystem;
+  constructor(options: WalkerOptions) {
+    this.#o = options;
   }
 
-  add(root: string): void {
-    this.#pending.push({ path: Buffer.from(root), device: -1 });
-  }
-
-  /** Folders that are still to be walked. */
-  get waiting(): number {
-    return this.#pending.length;
+  add(roots: readonly string[]): void {
+    for (const root of roots.toReversed()) {
+      const around = this.#o.views.around(root);
+      if (around === undefined) this.#push(Buffer.from(root), 1 / roots.length, undefined);
+      else this.#show(around.view, around.rest, Buffer.from(root), 1 / roots.length);
+    }
   }
 
   /** Walks one folder. False when there is nothing left. */
   step(): boolean {
     const next = this.#pending.pop();
     if (next === undefined) return false;
-    this.#enter(next);
+    const view = next.device === ROOT ? undefined : this.#o.views.at(next.path);
+    if (view === undefined) {
+      this.#enter(next);
+    } else if (this.#o.oneFilesystem) {
+      this.counts.skipped++;
+      this.done += next.part;
+    } else {
+      this.#show(view, '', next.path, next.part);
+    }
     return true;
   }
 
-  #enter({ path, device }: Pending): void {
-    const { address, view } = this.#memory;
+  #push(path: Buffer, part: number, layers: readonly Buffer[] | undefined): void {
+    this.#pending.push(root(path, part, layers));
+  }
+
+  /** Walks what stands behind a view, or behind the folder `rest` of it, whose path is `path`. */
+  #show(view: View, rest: string, path: Buffer, part: number): void {
+    this.met.add(view);
+    const behind = view.folders.map((folder) => Buffer.from(rest === '' ? folder : `${folder}/${rest}`));
+    if (view.type === 'overlay') {
+      this.#push(path, part, behind);
+      return;
+    }
+    const instead = [...view.beside.map((folder) => Buffer.from(folder)), ...behind];
+    const below = this.#o.views.below(path).map((mountpoint) => Buffer.from(mountpoint));
+    if (instead.length === 0) this.done += part;
+    for (const folder of instead) this.#push(folder, part / instead.length, undefined);
+    for (const mountpoint of below) this.#pending.push({ ...root(mountpoint, 0, undefined), device: OTHER_DEVICE });
+  }
+
+  #enter(next: Pending): void {
+    const { path, device } = next;
+    const { address, view } = this.#o.memory;
+    const { calls } = this.#o;
+    this.done += next.part;
     if (path.length >= STATX_AT) {
       this.counts.failed++;
       return;
     }
-    putString(this.#memory, PATH_AT, path);
+    putString(this.#o.memory, PATH_AT, path);
     const flags = c.O_RDONLY | c.O_NOFOLLOW | c.O_NONBLOCK | c.O_CLOEXEC;
-    const fd = this.#calls.openat(c.AT_FDCWD, address + PATH_AT, flags, 0);
+    const fd = calls.openat(c.AT_FDCWD, address + PATH_AT, flags, 0);
     if (fd < 0) {
       this.#failed(fd);
       return;
     }
-    putString(this.#memory, PATH_AT, '');
-    const read = this.#calls.statx(fd, address + PATH_AT, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, address + STATX_AT);
+    putString(this.#o.memory, PATH_AT, '');
+    const read = calls.statx(fd, address + PATH_AT, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, address + STATX_AT);
     const type = view.getUint16(STATX_AT + STATX.mode, true) & c.S_IFMT;
     const here =
       view.getUint32(STATX_AT + STATX.devMajor, true) * 2 ** 32 + view.getUint32(STATX_AT + STATX.devMinor, true);
     if (read < 0) this.#failed(read);
-    else if (type === c.S_IFREG) this.#visitor.file(c.AT_FDCWD, this.#place(path), this.#visitor.folder(path));
+    else if (type === c.S_IFREG) this.#file(next);
     else if (type !== c.S_IFDIR) this.counts.special++;
     else if (device !== here && this.#isLeftOut(fd, device)) this.counts.skipped++;
-    else this.#list(fd, path, here);
-    this.#calls.close(fd);
+    else if (this.#isNew()) this.#list(fd, next, here);
+    calls.close(fd);
   }
 
-  #place(path: Buffer): number {
-    putString(this.#memory, PATH_AT, path);
-    return PATH_AT;
+  /** Whether the folder at hand wasn't walked yet: bind mounts show it twice. */
+  #isNew(): boolean {
+    const { view } = this.#o.memory;
+    const at = STATX_AT;
+    return this.#folders.add(
+      view.getUint32(at + STATX.devMajor, true),
+      view.getUint32(at + STATX.devMinor, true),
+      view.getUint32(at + STATX.ino, true),
+      view.getUint32(at + STATX.ino + 4, true),
+    );
   }
 
   #failed(error: number): void {
@@ -122,36 +186,97 @@ export class Walker {
 
   /** Whether a folder is on a filesystem that isn't walked, given the device of the folder that it is in. */
   #isLeftOut(fd: number, device: number): boolean {
-    if (this.#calls.fstatfs(fd, this.#memory.address + STATFS_AT) < 0) return true;
-    if (KERNELS_OWN.has(this.#memory.view.getUint32(STATFS_AT + STATFS.type, true))) return true;
-    return this.#oneFilesystem && device !== -1;
+    const { calls, memory, oneFilesystem } = this.#o;
+    if (calls.fstatfs(fd, memory.address + STATFS_AT) < 0) return true;
+    if (KERNELS_OWN.has(memory.view.getUint32(STATFS_AT + STATFS.type, true))) return true;
+    return oneFilesystem && device !== ROOT;
   }
 
-  #list(fd: number, path: Buffer, device: number): void {
+  /** A file that was given by its path. */
+  #file({ path, layers }: Pending): void {
+    const { calls, memory, visitor } = this.#o;
+    const slash = path.lastIndexOf(0x2f);
+    const folder = path.subarray(0, Math.max(1, slash));
+    const fd = this.#open(folder);
+    if (fd < 0) {
+      this.#failed(fd);
+      return;
+    }
+    const fds = layers
+      ?.map((layer) => this.#open(layer.subarray(0, layer.lastIndexOf(0x2f))))
+      .filter((one) => one >= 0);
+    putString(memory, PATH_AT, path.subarray(slash + 1));
+    visitor.file(fd, PATH_AT, visitor.folder(NO_FOLDER, folder), fds);
+    for (const one of fds ?? []) calls.close(one);
+    calls.close(fd);
+  }
+
+  /** A folder, to look names up in, or a negated errno. */
+  #open(path: Buffer): number {
+    const { calls, memory } = this.#o;
+    if (path.length >= STATX_AT) return -ENAMETOOLONG;
+    putString(memory, PATH_AT, path);
+    const flags = c.O_PATH | c.O_DIRECTORY | c.O_NOFOLLOW | c.O_CLOEXEC;
+    return calls.openat(c.AT_FDCWD, memory.address + PATH_AT, flags, 0);
+  }
+
+  #list(fd: number, next: Pending, device: number): void {
     this.counts.folders++;
-    const folder = this.#visitor.folder(path);
-    const { address, bytes, view } = this.#memory;
+    const { calls, memory, visitor } = this.#o;
+    const { address, bytes, view } = memory;
+    const folder = visitor.folder(next.parent, next.path.subarray(next.nameAt));
+    const layers = this.#layers(next, device);
+    const before = this.#pending.length;
+    const inside = { path: next.path, folder, device, layers };
     for (;;) {
-      const length = this.#calls.getdents64(fd, address + ENTRIES_AT, bytes.length - ENTRIES_AT);
+      const length = calls.getdents64(fd, address + ENTRIES_AT, bytes.length - ENTRIES_AT);
       if (length < 0) this.#failed(length);
-      if (length <= 0) return;
+      if (length <= 0) break;
       for (let at = ENTRIES_AT; at < ENTRIES_AT + length; at += view.getUint16(at + 16, true)) {
-        this.#entry(fd, path, folder, device, at + 19, bytes[at + 18] ?? DT_UNKNOWN);
+        this.#entry(fd, inside, at + 19, bytes[at + 18] ?? DT_UNKNOWN);
       }
+    }
+    for (const one of layers?.fds ?? []) calls.close(one);
+    const part = next.part / (this.#pending.length - before + 1);
+    for (let i = before; i < this.#pending.length; i++) {
+      const child = this.#pending[i];
+      if (child !== undefined) child.part = part;
+      this.done -= part;
     }
   }
 
-  #entry(fd: number, path: Buffer, folder: number, device: number, nameAt: number, given: number): void {
-    const { bytes } = this.#memory;
+  /** The folders of an overlay's layers that make up the folder at hand, opened. */
+  #layers({ layers, device }: Pending, here: number): Layers | undefined {
+    if (layers === undefined || (device !== ROOT && device !== here)) return;
+    const fds: number[] = [];
+    const paths: Buffer[] = [];
+    for (const path of layers) {
+      const fd = this.#open(path);
+      if (fd < 0) continue;
+      fds.push(fd);
+      paths.push(path);
+    }
+    return { fds, paths };
+  }
+
+  #entry(fd: number, inside: Inside, nameAt: number, given: number): void {
+    const { bytes } = this.#o.memory;
     if (bytes[nameAt] === 0x2e && (bytes[nameAt + 1] === 0 || (bytes[nameAt + 1] === 0x2e && bytes[nameAt + 2] === 0)))
       return;
     const type = given === DT_UNKNOWN ? this.#typeOf(fd, nameAt) : given;
     if (type === DT_REG) {
-      this.#visitor.file(fd, nameAt, folder);
+      this.#o.visitor.file(fd, nameAt, inside.folder, inside.layers?.fds);
     } else if (type === DT_DIR) {
       const name = bytes.subarray(nameAt, bytes.indexOf(0, nameAt));
-      const slash = path[path.length - 1] === 0x2f ? [] : [Buffer.from('/')];
-      this.#pending.push({ path: Buffer.concat([path, ...slash, name]), device });
+      const path = below(inside.path, name);
+      this.#pending.push({
+        path,
+        nameAt: path.length - name.length,
+        parent: inside.folder,
+        device: inside.device,
+        part: 0,
+        layers: inside.layers?.paths.map((layer) => below(layer, name)),
+      });
     } else if (type > 0) {
       this.counts.special++;
     }
@@ -159,11 +284,31 @@ export class Walker {
 
   /** For filesystems that don't say it with the name. */
   #typeOf(fd: number, nameAt: number): number {
-    const { address, view } = this.#memory;
+    const { calls, memory } = this.#o;
+    const { address, view } = memory;
     const flags = c.AT_SYMLINK_NOFOLLOW;
-    const read = this.#calls.statx(fd, address + nameAt, flags, c.STATX_BASIC_STATS, address + STATX_AT);
+    const read = calls.statx(fd, address + nameAt, flags, c.STATX_BASIC_STATS, address + STATX_AT);
     if (read >= 0) return (view.getUint16(STATX_AT + STATX.mode, true) & c.S_IFMT) >>> 12;
     this.#failed(read);
     return -1;
   }
+}
+
+/** The layers' folders that make up one folder of an overlay, uppermost first. */
+interface Layers {
+  readonly fds: readonly number[];
+  readonly paths: readonly Buffer[];
+}
+
+/** What the entries of a folder need to know of it. */
+interface Inside {
+  readonly path: Buffer;
+  readonly folder: number;
+  readonly device: number;
+  readonly layers: Layers | undefined;
+}
+
+function below(folder: Buffer, name: Uint8Array): Buffer {
+  const slash = folder[folder.length - 1] === 0x2f ? [] : [Buffer.from('/')];
+  return Buffer.concat([folder, ...slash, name]);
 }

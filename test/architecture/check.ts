@@ -14,6 +14,7 @@ const layers: Readonly<Record<string, readonly string[]>> = {
   extents: ['base'],
   pagecache: ['base'],
   report: ['base', 'extents', 'pagecache'],
+  page: [],
   mappings: ['base', 'extents', 'pagecache'],
   filesystem: ['base', 'fuse/wire', 'fuse/server', 'extents', 'mappings', 'pagecache'],
   sys: ['base'],
@@ -27,6 +28,7 @@ const fenced: Readonly<Record<string, readonly string[]>> = {
   koffi: ['sys'],
   commander: ['cli'],
   'cli-table3': ['cli', 'demo'],
+  'd3-hierarchy': ['page'],
 };
 
 /** The longest that a source file may be, in lines: one subject each. */

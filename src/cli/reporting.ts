@@ -149,7 +149,9 @@ class Rounds {
       groupBy,
       disk: disk === true,
       tree: html !== undefined,
-      met: [...walker.met].map((view) => ({ view, held: held.get(view) })),
+      met: [...walker.met]
+        .sort((a, b) => (a.mountpoint < b.mountpoint ? -1 : 1))
+        .map((view) => ({ view, held: held.get(view) })),
       seconds: Math.round(progress.elapsedMs) / 1000,
     });
   }

@@ -128,17 +128,14 @@ export class RangeReader {
 
   /**
    * Reads a range without asking what is shared, which on btrfs is most of FIEMAP's work: the items of the file's tree say the rest.
-   * One look by FIEMAP, at the first block, tells where the item begins that the range begins in; a range from 0 needs none.
+   * One look by FIEMAP, at the first block, tells where the item begins that the range begins in.
    */
   #readItems(fd: number, options: RangeOptions): number {
     const { from, to, limit } = options;
     const cursor = this.#fiemap;
-    let start = 0;
-    if (from > 0 || options.sync) {
-      cursor.start(fd, { from, end: Math.min(to, from + 1), sync: options.sync, limit: 2, room: 2 });
-      start = cursor.next() ? Math.min(from, cursor.logical) : from;
-      if (cursor.error !== 0) return cursor.error;
-    }
+    cursor.start(fd, { from, end: Math.min(to, from + 1), sync: options.sync, limit: 2, room: 2 });
+    const start = cursor.next() ? Math.min(from, cursor.logical) : from;
+    if (cursor.error !== 0) return cursor.error;
     const items = this.#items;
     let end = to;
     items.start(fd, options.inode, to, MAX_ITEMS, start);

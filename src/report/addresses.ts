@@ -1,9 +1,9 @@
 /**
  * Which bytes of which filesystem lie under a range of a file, as blocks that `Copies` can compare: by address, and for compressed
- * extents by the place in what the extent decodes to.
+ * extents by the place in what the extent decodes to. Only extents that the filesystem says are shared are added: an address
+ * that is free again, and given to another file while a report is made, is that file's alone.
  */
 
-import { EPERM } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { PLAIN } from '../extents/extentmap.ts';
@@ -59,8 +59,6 @@ export class Addresses {
   readonly #scratch: Memory;
   readonly #byDevice = new Map<number, Filesystem>();
   readonly #byId = new Map<string, Filesystem>();
-  /** Only root may search the trees of btrfs. */
-  #isSearchAllowed = true;
 
   constructor(calls: ReportCalls, ranges: RangeReader, scratch: Memory) {
     this.#calls = calls;
@@ -89,33 +87,17 @@ export class Addresses {
   }
 
   /**
-   * Adds what lies under a range of a file. Returns up to where that is known: `to`, or less when it can't be told. With `sync`
-   * what is on its way to the disk is waited for.
+   * Adds what lies under a range of a file; false when that can't be told. With `sync` what is on its way to the disk is waited
+   * for.
    */
-  add(copies: Copies, { fd, file, on, inode, sync }: Looked, from: number, to: number): number {
+  add(copies: Copies, { fd, file, on, inode, sync }: Looked, from: number, to: number): boolean {
     const ranges = this.#ranges;
-    let at = from;
-    while (at < to) {
-      // From the start of a file, btrfs's own items are the shorter way; they need not say what is shared to be compared.
-      const any = on.kind === 'btrfs' && at === 0 && this.#isSearchAllowed;
-      const read = ranges.read(fd, {
-        filesystem: on.kind,
-        inode,
-        from: at,
-        to,
-        limit: EXTENTS_AT_A_TIME,
-        sync,
-        any,
-      });
-      if (any && read === -EPERM) {
-        this.#isSearchAllowed = false;
-        continue;
-      }
-      if (read < 0 || ranges.end <= at) return at;
+    const look = { filesystem: on.kind, inode, to, limit: EXTENTS_AT_A_TIME, sync, any: false } as const;
+    for (let at = from; at < to; at = ranges.end) {
+      if (ranges.read(fd, { ...look, from: at }) < 0 || ranges.end <= at) return false;
       for (let row = 0; row < ranges.count; row++) this.#addRow(copies, row, on.number, file);
-      at = ranges.end;
     }
-    return to;
+    return true;
   }
 
   /** The same for a whole file, and counts what it is made of. What can't be identified counts as its own. */

@@ -205,14 +205,7 @@ export class Reporter implements Visitor {
       return;
     }
     if (counts.cached === 0 && !disk) return;
-    if (!this.#stat(fd)) {
-      this.files.failed++;
-      return;
-    }
-    if (!this.#isNew()) {
-      this.files.links++;
-      return;
-    }
+    if (!this.#statNew(fd)) return;
     const { view } = scratch;
     const times = view.getBigUint64(STATX_AT + STATX.ctime, true);
     const nanoseconds = view.getUint32(STATX_AT + STATX.ctime + 8, true);
@@ -230,13 +223,13 @@ export class Reporter implements Visitor {
     this.#countCached(file, counts.cached * pageBytes, inode);
     this.bytes.dirty += counts.dirty * pageBytes;
     this.bytes.writeback += counts.writeback * pageBytes;
-    if (looked === undefined) {
+    const before = this.copies.count;
+    if (looked === undefined || !this.#runs(looked, size)) {
+      this.copies.forget(before);
       this.files.unidentified++;
       this.bytes.unidentified += counts.cached * pageBytes;
       return;
     }
-    const before = this.copies.count;
-    this.#runs(looked, size);
     if (this.copies.count === before) return;
     const same =
       this.#stat(fd) &&
@@ -250,14 +243,7 @@ export class Reporter implements Visitor {
   /** Counts the pages that a map of the file would find: those of whatever file is behind it. */
   #lookByMap(fd: number, name: Uint8Array, folder: number): void {
     const { residency, scratch, pageBytes } = this.#o;
-    if (!this.#stat(fd)) {
-      this.files.failed++;
-      return;
-    }
-    if (!this.#isNew()) {
-      this.files.links++;
-      return;
-    }
+    if (!this.#statNew(fd)) return;
     const size = getU64(scratch.view, STATX_AT + STATX.size);
     const inode = getU64(scratch.view, STATX_AT + STATX.ino);
     const pages = residency.mappedPages(fd, size);
@@ -296,16 +282,22 @@ export class Reporter implements Visitor {
     return view.getUint32(STATX_AT + STATX.devMajor, true) * 2 ** 32 + view.getUint32(STATX_AT + STATX.devMinor, true);
   }
 
-  /** Whether the file at hand wasn't counted yet: it may have several names, or be shown by several mounts. */
-  #isNew(): boolean {
+  /** Reads the attributes of a file; false when it was counted already: it may have several names, or be shown by several mounts. */
+  #statNew(fd: number): boolean {
+    if (!this.#stat(fd)) {
+      this.files.failed++;
+      return false;
+    }
     const { view } = this.#o.scratch;
     const at = STATX_AT;
-    return this.#inodes.add(
+    const isNew = this.#inodes.add(
       view.getUint32(at + STATX.devMajor, true),
       view.getUint32(at + STATX.devMinor, true),
       view.getUint32(at + STATX.ino, true),
       view.getUint32(at + STATX.ino + 4, true),
     );
+    if (!isNew) this.files.links++;
+    return isNew;
   }
 
   #setCached(file: number, bytes: number): void {
@@ -317,34 +309,31 @@ export class Reporter implements Visitor {
     this.#cachedOf[file] = bytes;
   }
 
-  /** Goes over the runs of pages that are in memory. */
-  #runs(looked: Looked, size: number): void {
+  /** Goes over the runs of pages that are in memory. False when the file can't be identified. */
+  #runs(looked: Looked, size: number): boolean {
     const { residency, pageBytes } = this.#o;
     const pages = Math.ceil(size / pageBytes);
-    const { cached } = this.#counts;
     const clean = this.#counts.dirty + this.#counts.writeback === 0;
-    if (cached >= pages) {
-      this.#run(looked, 0, pages, clean);
-      return;
-    }
+    let { cached } = this.#counts;
+    // Readahead and large folios may leave pages behind the end of the file.
+    if (cached > pages) cached = residency.cachedPages(looked.fd, 0, pages * pageBytes);
+    if (cached === pages) return this.#run(looked, 0, pages, clean);
     const bytes = residency.bitmapBytes(size);
     if (bytes > this.#bitmap.length) this.#bitmap = new Uint8Array(2 ** Math.ceil(Math.log2(bytes)));
     const bitmap = this.#bitmap.subarray(0, bytes);
-    if (residency.residentPages(looked.fd, size, bitmap) < 0) {
-      this.files.changed++;
-      return;
-    }
+    if (residency.residentPages(looked.fd, size, bitmap) < 0) return false;
     let first = -1;
     for (let page = 0; page <= pages; page++) {
       const here = page < pages && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
       if (here && first < 0) first = page;
       if (here || first < 0) continue;
-      if (!this.#run(looked, first, page, clean)) return;
+      if (!this.#run(looked, first, page, clean)) return false;
       first = -1;
     }
+    return true;
   }
 
-  /** A run of pages; dirty ones are left out, by halving it as often as need be. False when the file can't be identified. */
+  /** A run of pages; dirty ones are left out, by halving it as often as need be. False when it can't be identified. */
   #run(looked: Looked, first: number, end: number, clean: boolean): boolean {
     const { residency, pageBytes } = this.#o;
     const [from, to] = [first * pageBytes, end * pageBytes];
@@ -356,11 +345,6 @@ export class Reporter implements Visitor {
         return this.#run(looked, first, middle, false) && this.#run(looked, middle, end, false);
       }
     }
-    const known = this.#addresses.add(this.copies, looked, from, to);
-    if (known >= to) return true;
-    // A run that ends behind the end of the file, or an extent that can't be told.
-    this.files.unidentified++;
-    this.bytes.unidentified += to - known;
-    return false;
+    return this.#addresses.add(this.copies, looked, from, to);
   }
 }

@@ -84,7 +84,7 @@ export function overlayView({ root, mountpoint, superOptions }: Mounted, metacop
   for (const option of superOptions.split(',')) {
     const [name = '', value = ''] = splitOnce(option, '=');
     const text = unescaped(value);
-    if (name === 'upperdir') upper.push(text.replaceAll('\\:', ':'));
+    if (name === 'upperdir') upper.push(withoutBackslashes(text));
     else if (name === 'lowerdir') lower.push(...layersOf(text));
     else if (name === 'lowerdir+') lower.push(text);
     else if (name === 'datadir+') metacopy = true;
@@ -113,5 +113,10 @@ function unescaped(text: string): string {
 
 /** The layers of `lowerdir=`, between colons that no backslash precedes. */
 function layersOf(text: string): string[] {
-  return text.split(/(?<!\\):+/).map((layer) => layer.replaceAll('\\:', ':'));
+  return text.split(/(?<!\\):+/).map(withoutBackslashes);
+}
+
+/** Who mounts puts a backslash before what would end a path: a colon or a comma. */
+function withoutBackslashes(text: string): string {
+  return text.replace(/\\(.)/g, '$1');
 }

@@ -1,199 +1,35 @@
-/** What a report says, beside what is known of files that were laid out at random and of which random pages are in memory. */
+/** Reports by the command: what is dirty, what can't be identified, what changes meanwhile, and what isn't a regular file. */
 
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { POSIX_FADV_RANDOM } from '../../src/base/linux.ts';
-import { Residency } from '../../src/pagecache/residency.ts';
 import type { ReportResult } from '../../src/report/result.ts';
 import * as libc from '../../src/sys/libc.ts';
-import { allocate } from '../../src/sys/memory.ts';
 import { Random } from '../mount/random.ts';
-import { assertNothingLeft } from '../support/leaks.ts';
-import { type FilesystemKind, type LoopFilesystem, makeLoopFilesystem } from '../support/loopfs.ts';
+import { type FilesystemKind, makeLoopFilesystem } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
+import { expected, Layout, PAGE, steady } from './layout.ts';
+import { PROGRAM, quickReport, report } from './reports.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+/** Reports made while files change. */
+const REPORTS = 150;
+let changes = 0;
 const USER_CHILD = fileURLToPath(new URL('./user-child.js', import.meta.url));
-const PAGE = 4096;
-const residency = new Residency(libc, allocate('residency', 65_536));
-
-function report(...words: readonly string[]): ReportResult {
-  const text = execFileSync(process.execPath, [PROGRAM, 'report', '--json', ...words], {
-    encoding: 'utf8',
-    timeout: 60_000,
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  return JSON.parse(text);
-}
-
-/** A file by the numbers of its pages' contents: equal numbers lie on the same extent at the same place. */
-interface Known {
-  readonly path: string;
-  readonly pages: number[];
-}
-
-let contents = 0;
-
-function write(file: Known, first: number, count: number, random: Random, compressible: boolean): void {
-  const data = random.bytes(count * PAGE);
-  if (compressible) for (let page = 0; page < count; page++) data.fill(7, page * PAGE, page * PAGE + 3500);
-  const fd = posix.open(file.path, posix.O_RDWR | posix.O_CREAT);
-  posix.write(fd, data, first * PAGE);
-  posix.fsync(fd);
-  posix.close(fd);
-  for (let page = 0; page < count; page++) file.pages[first + page] = contents++;
-}
-
-function clone(from: Known, path: string): Known {
-  posix.reflink(from.path, path);
-  return { path, pages: [...from.pages] };
-}
-
-function cloneRange(from: Known, first: number, count: number, to: Known, at: number): void {
-  const fromFd = posix.open(from.path, posix.O_RDONLY);
-  const toFd = posix.open(to.path, posix.O_RDWR);
-  posix.reflinkRange(fromFd, first * PAGE, count * PAGE, toFd, at * PAGE);
-  posix.fsync(toFd);
-  posix.close(fromFd);
-  posix.close(toFd);
-  for (let page = 0; page < count; page++) to.pages[at + page] = from.pages[first + page] ?? -1;
-}
-
-function layOut(filesystem: LoopFilesystem, random: Random): Known[] {
-  const compressible = filesystem.kind === 'btrfs-zstd';
-  const btrfs = filesystem.kind.startsWith('btrfs');
-  const home = join(filesystem.dir, 'home');
-  if (btrfs) posix.makeSubvolume(home);
-  else mkdirSync(home);
-  const files: Known[] = [];
-  for (let i = 0; i < 3; i++) {
-    const file: Known = { path: join(home, `file${i}`), pages: [] };
-    write(file, 0, 24 + random.below(40), random, compressible);
-    files.push(file);
-  }
-  for (let step = 0; step < 12; step++) {
-    const from = random.of(files);
-    if (random.chance(0.4)) {
-      files.push(clone(from, join(home, `clone${step}`)));
-    } else if (random.chance(0.5)) {
-      const first = random.below(from.pages.length - 8);
-      write(from, first, 1 + random.below(8), random, compressible);
-    } else {
-      const to = random.of(files.filter((file) => file !== from));
-      const count = 1 + random.below(Math.min(from.pages.length, to.pages.length) - 1);
-      cloneRange(from, random.below(from.pages.length - count), count, to, random.below(to.pages.length - count));
-    }
-  }
-  if (btrfs) {
-    const snapshot = join(filesystem.dir, 'snapshot');
-    posix.snapshot(home, snapshot);
-    files.push(...files.map(({ path, pages }) => ({ path: path.replace(home, snapshot), pages: [...pages] })));
-  }
-  return files;
-}
-
-/** Puts random pages of the files into memory, and no others that can be helped. */
-function touch(files: readonly Known[], random: Random): void {
-  for (const { path } of files) {
-    posix.dropPages(path);
-    const fd = posix.open(path, posix.O_RDONLY);
-    libc.posixFadvise(fd, 0, 0, POSIX_FADV_RANDOM);
-    const { size } = posix.fstat(fd);
-    const part = random.next();
-    for (let page = 0; page < size / PAGE; page++) if (random.chance(part)) posix.read(fd, PAGE, page * PAGE);
-    posix.close(fd);
-  }
-}
-
-const ATTEMPTS = 20;
-
-/**
- * A report, and the pages that were in memory before and after it. It must not bring any into memory. The kernel may reclaim
- * some at any time: then another report is made.
- */
-function steady(paths: readonly string[], ...words: readonly string[]): { result: ReportResult; pages: Set<number>[] } {
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const pages = paths.map(resident);
-    const result = report(...words);
-    const after = paths.map(resident);
-    const brought = after.flatMap((now, i) => [...now].filter((page) => pages[i]?.has(page) !== true));
-    assert.deepEqual(brought, [], 'the report brought pages into memory');
-    if (after.every((now, i) => now.size === pages[i]?.size)) return { result, pages };
-  }
-  throw new Error(`the kernel reclaimed pages during each of ${ATTEMPTS} reports`);
-}
-
-function resident(path: string): Set<number> {
-  const fd = posix.open(path, posix.O_RDONLY);
-  const { size } = posix.fstat(fd);
-  const bitmap = new Uint8Array(residency.bitmapBytes(size));
-  assert.ok(residency.residentPages(fd, size, bitmap) >= 0);
-  posix.close(fd);
-  const pages = new Set<number>();
-  for (let page = 0; page < Math.ceil(size / PAGE); page++) {
-    if (((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0) pages.add(page);
-  }
-  return pages;
-}
-
-function expected(files: readonly Known[], pages: readonly Set<number>[]): { cached: number; duplicate: number } {
-  const held = new Map<number, number>();
-  let cached = 0;
-  files.forEach((file, i) => {
-    for (const page of pages[i] ?? []) {
-      cached++;
-      const content = file.pages[page] ?? -1;
-      held.set(content, (held.get(content) ?? 0) + 1);
-    }
-  });
-  let duplicate = 0;
-  for (const count of held.values()) duplicate += count - 1;
-  return { cached: cached * PAGE, duplicate: duplicate * PAGE };
-}
-
-for (const kind of ['btrfs', 'btrfs-zstd', 'xfs', 'xfs-1k'] as const) {
-  test(`on ${kind}, the numbers are those of the known layout, to the page, and looking changes nothing`, async () => {
-    const filesystem = makeLoopFilesystem(kind);
-    try {
-      const random = new Random(5);
-      const files = layOut(filesystem, random);
-      execFileSync('sync', ['-f', filesystem.dir]);
-      for (let round = 0; round < 4; round++) {
-        touch(files, random);
-        const paths = files.map(({ path }) => path);
-        const { result, pages } = steady(paths, filesystem.dir);
-        const { bytes, files: counts, groups } = result;
-        const wanted = expected(files, pages);
-        assert.equal(bytes.cached, wanted.cached);
-        assert.equal(bytes.duplicate, wanted.duplicate);
-        assert.equal(bytes.distinct, wanted.cached - wanted.duplicate);
-        assert.equal(bytes.unidentified, 0);
-        assert.equal(counts.seen, files.length);
-        assert.ok(groups.every(({ paths, copies }) => copies >= 2 && paths.length >= 1));
-        const byFolder = steady(paths, filesystem.dir, '--group-by', 'directory', '--top', '1000');
-        const folders = byFolder.result.groups;
-        const sum = folders.reduce((total, { duplicateBytes }) => total + duplicateBytes, 0);
-        const all = expected(files, byFolder.pages).duplicate;
-        assert.ok(Math.abs(sum - all) <= folders.length, `${sum} by folders, ${all} in all`);
-      }
-    } finally {
-      filesystem.dispose();
-    }
-    await assertNothingLeft();
-  });
-}
 
 test('dirty pages of clones are copies of nothing', () => {
   const filesystem = makeLoopFilesystem('xfs');
   try {
     const random = new Random(9);
-    const one: Known = { path: join(filesystem.dir, 'one'), pages: [] };
-    write(one, 0, 64, random, false);
-    const two = clone(one, join(filesystem.dir, 'two'));
+    const layout = new Layout(join(filesystem.dir, 'home'), false);
+    const one = layout.add(64);
+    layout.step({ act: 'clone', from: 0, to: 0, first: 0, count: 0, at: 0 });
+    const two = layout.files[1];
+    assert.ok(two !== undefined);
     for (const { path } of [one, two]) {
       posix.dropPages(path);
       const fd = posix.open(path, posix.O_RDONLY);
@@ -203,13 +39,13 @@ test('dirty pages of clones are copies of nothing', () => {
       posix.close(fd);
     }
     const paths = [one.path, two.path];
-    const clean = steady(paths, filesystem.dir);
+    const clean = steady(paths, () => report(filesystem.dir));
     assert.equal(clean.result.bytes.duplicate, expected([one, two], clean.pages).duplicate);
     const fd = posix.open(two.path, posix.O_RDWR);
     posix.write(fd, random.bytes(3 * PAGE), 10 * PAGE);
     // It may have been written back meanwhile: then it is private, and no copy either.
-    for (const page of [10, 11, 12]) two.pages[page] = contents++;
-    const { result, pages } = steady(paths, filesystem.dir);
+    for (const page of [10, 11, 12]) two.pages[page] = -page;
+    const { result, pages } = steady(paths, () => report(filesystem.dir));
     assert.deepEqual(
       [result.bytes.cached, result.bytes.duplicate],
       [expected([one, two], pages).cached, expected([one, two], pages).duplicate],
@@ -227,7 +63,7 @@ for (const kind of ['ext4', 'tmpfs'] as const satisfies readonly FilesystemKind[
       writeFileSync(join(filesystem.dir, 'file'), Buffer.alloc(100 * PAGE, 1));
       posix.link(join(filesystem.dir, 'file'), join(filesystem.dir, 'link'));
       execFileSync('sync', ['-f', filesystem.dir]);
-      const { result, pages } = steady([join(filesystem.dir, 'file')], filesystem.dir);
+      const { result, pages } = steady([join(filesystem.dir, 'file')], () => report(filesystem.dir));
       const { bytes, notes } = result;
       assert.equal(bytes.cached, (pages[0]?.size ?? 0) * PAGE);
       assert.equal(bytes.duplicate, 0);
@@ -284,6 +120,107 @@ test('a user sees what the kernel lets a user see, and how much that is not', ()
     assert.equal(files.seen, 2);
     assert.equal(notes.outOfReach, 1);
     assert.equal(notes.denied, 2);
+  } finally {
+    filesystem.dispose();
+  }
+});
+
+test('on squashfs, what is in memory is counted, and not identified', () => {
+  const filesystem = makeLoopFilesystem('tmpfs');
+  try {
+    const [tree, image, mounted] = ['tree', 'image', 'mounted'].map((name) => join(filesystem.folder, name));
+    assert.ok(tree !== undefined && image !== undefined && mounted !== undefined);
+    mkdirSync(tree);
+    mkdirSync(mounted);
+    const path = join(mounted, 'file');
+    writeFileSync(join(tree, 'file'), new Random(4).bytes(100 * PAGE));
+    execFileSync('mksquashfs', [tree, image, '-quiet', '-no-progress'], { stdio: 'pipe' });
+    execFileSync('mount', ['-o', 'loop', image, mounted]);
+    readFileSync(path);
+    const { result, pages } = steady([path], () => report(mounted));
+    // Reading ahead, squashfs fills blocks behind the end of a file as well.
+    assert.ok(result.bytes.cached >= (pages[0]?.size ?? 0) * PAGE);
+    assert.equal(result.bytes.unidentified, result.bytes.cached);
+    assert.equal(result.bytes.duplicate, 0);
+    assert.equal(result.notes.unidentified, result.files.cached);
+  } finally {
+    filesystem.dispose();
+  }
+});
+
+/** Changes files without pause, none of which shares anything with another, until its standard input ends. */
+const CHANGER = fileURLToPath(new URL('./changer-child.js', import.meta.url));
+
+for (const kind of ['btrfs', 'xfs'] as const) {
+  test(`on ${kind}, files that are written, grow, shrink, vanish and are replaced meanwhile are never taken for copies`, async () => {
+    const filesystem = makeLoopFilesystem(kind);
+    const changed = join(filesystem.dir, 'changed');
+    mkdirSync(changed);
+    const changer = spawn(process.execPath, [CHANGER, changed], { stdio: ['pipe', 'pipe', 'inherit'] });
+    try {
+      const layout = new Layout(join(filesystem.dir, 'kept'), false);
+      const one = layout.add(64);
+      layout.step({ act: 'clone', from: 0, to: 0, first: 0, count: 0, at: 0 });
+      await once(changer.stdout, 'data');
+      let [seen, moved] = [0, 0];
+      for (let round = 0; round < REPORTS; round++) {
+        for (const { path } of layout.files) readFileSync(path);
+        const { bytes, groups, notes, files } = quickReport(filesystem.dir);
+        const known = groups.filter(({ paths }) => paths.every((path) => path.includes('/kept/')));
+        const bytesOf = (list: typeof groups): number =>
+          list.reduce((sum, { duplicateBytes }) => sum + duplicateBytes, 0);
+        assert.equal(bytesOf(groups), bytesOf(known), JSON.stringify(groups));
+        assert.ok(bytes.duplicate <= one.pages.length * PAGE);
+        assert.equal(notes.failed + notes.denied, 0);
+        seen = Math.max(seen, files.seen);
+        moved += notes.changed + notes.vanished;
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      assert.ok(seen > layout.files.length, 'nothing was there to change');
+      assert.equal(changer.exitCode, null);
+      assert.ok(Number.isSafeInteger(moved));
+    } finally {
+      changer.stdin.end();
+      await once(changer, 'exit');
+      filesystem.dispose();
+    }
+  });
+}
+
+test('a file that changes while it is looked at is no copy, and is counted', () => {
+  const filesystem = makeLoopFilesystem('xfs');
+  try {
+    const layout = new Layout(join(filesystem.dir, 'home'), false);
+    const file = layout.add(16);
+    layout.step({ act: 'clone', from: 0, to: 0, first: 0, count: 0, at: 0 });
+    execFileSync('sync', ['-f', filesystem.dir]);
+    for (const { path } of layout.files) readFileSync(path);
+    assert.ok(quickReport(filesystem.dir).bytes.duplicate > 0);
+    const { bytes, notes } = quickReport(filesystem.dir, 'files', (fd) => {
+      if (posix.fstat(fd).ino === posix.stat(file.path).ino) posix.chmod(file.path, 0o600 + (changes++ % 2));
+    });
+    assert.equal(bytes.duplicate, 0);
+    assert.equal(notes.changed, 1);
+  } finally {
+    filesystem.dispose();
+  }
+});
+
+test('filesystems of the kernel, folders in a circle, and paths given twice are walked once or not at all', () => {
+  const filesystem = makeLoopFilesystem('xfs');
+  try {
+    const inner = join(filesystem.dir, 'a/b');
+    mkdirSync(inner, { recursive: true });
+    writeFileSync(join(filesystem.dir, 'a/file'), Buffer.alloc(10 * PAGE, 1));
+    execFileSync('mount', ['--bind', filesystem.dir, inner]);
+    execFileSync('sync', ['-f', filesystem.dir]);
+    const { files, bytes } = report(filesystem.dir, filesystem.dir, join(filesystem.dir, 'a/file'));
+    assert.equal(files.cached, 1);
+    assert.equal(bytes.duplicate, 0);
+    const kernels = report('/proc', '/sys', '/dev/pts');
+    assert.deepEqual([kernels.files.seen, kernels.notes.skipped], [0, 3]);
+    const apart = report('-x', '/proc/self/..', filesystem.dir);
+    assert.equal(apart.files.cached, 1);
   } finally {
     filesystem.dispose();
   }

@@ -112,6 +112,48 @@ export function reflinkRange(fromFd: number, fromOffset: number, length: number,
   check(libc.ioctl(toFd, FICLONERANGE, structAddress), 'ioctl(FICLONERANGE)', toFd);
 }
 
+/** linux/fs.h */
+const FIDEDUPERANGE = 0xc018_9436;
+
+/** linux/fs.h, with one struct file_dedupe_range_info behind it */
+const dedupeRangeArgs = struct('file_dedupe_range', 56, [
+  ['src_offset', 'u64'],
+  ['src_length', 'u64'],
+  ['dest_count', 'u16'],
+  ['reserved1', 'u16'],
+  ['reserved2', 'u32'],
+  ['dest_fd', 'i64'],
+  ['dest_offset', 'u64'],
+  ['bytes_deduped', 'u64'],
+  ['status', 'i32'],
+  ['reserved', 'u32'],
+]);
+
+/** Shares a range of whole blocks that is equal already: FIDEDUPERANGE. Returns how many bytes are shared now. */
+export function dedupeRange(
+  fromFd: number,
+  fromOffset: number,
+  length: number,
+  toFd: number,
+  toOffset: number,
+): number {
+  const { view } = scratch;
+  const args = dedupeRangeArgs;
+  args.src_offset.set(view, structAt, fromOffset);
+  args.src_length.set(view, structAt, length);
+  args.dest_count.set(view, structAt, 1);
+  args.reserved1.set(view, structAt, 0);
+  args.reserved2.set(view, structAt, 0);
+  args.dest_fd.set(view, structAt, toFd);
+  args.dest_offset.set(view, structAt, toOffset);
+  args.bytes_deduped.set(view, structAt, 0);
+  args.status.set(view, structAt, 0);
+  args.reserved.set(view, structAt, 0);
+  check(libc.ioctl(fromFd, FIDEDUPERANGE, structAddress), 'ioctl(FIDEDUPERANGE)', fromFd);
+  check(Math.min(0, args.status.get(view, structAt)), 'dedupe', toFd);
+  return args.bytes_deduped.get(view, structAt);
+}
+
 export function makeSubvolume(dir: string): void {
   execFileSync('btrfs', ['-q', 'subvolume', 'create', dir]);
 }

@@ -16,8 +16,12 @@ import { partsOfARead } from './parts.ts';
 import { openPlace, type Place, places } from './places.ts';
 import { fillSource, normal, questions, short } from './questions.ts';
 import { type Report, reportText } from './report.ts';
+import { reportsOfSnapshots } from './snapshots.ts';
 
 const IMAGE_BYTES = 16 * 1024 ** 3;
+/** Files of a tree that has nine snapshots. */
+const SHORT_TREES = [500] as const;
+const NORMAL_TREES = [5000, 10_000, 20_000] as const;
 const SHORT_NODES = 5000;
 const NORMAL_NODES = 100_000;
 const FULL_NODES = 1_000_000;
@@ -72,6 +76,9 @@ async function measured(stage: Stage, flags: Flags, signal: AbortSignal): Promis
   const memory: MemoryAnswer = await memoryOfNodes(stage, nodes, signal);
   tell('taking a read apart');
   const parts = await partsOfARead(join(stage.source, 'own'), stage.folder);
+  tell('reports of snapshots');
+  const trees = flags.short === true ? SHORT_TREES : NORMAL_TREES;
+  const snapshots = await reportsOfSnapshots(stage, flags.fs, trees, signal);
   tell('cleaning up');
   return {
     date: new Date().toISOString().slice(0, 10),
@@ -86,6 +93,7 @@ async function measured(stage: Stage, flags: Flags, signal: AbortSignal): Promis
     rows: asked.map(({ name }) => ({ name, answers: Object.fromEntries(answers.get(name) ?? []) })),
     memory,
     parts,
+    snapshots,
   };
 }
 

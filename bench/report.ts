@@ -4,6 +4,7 @@ import type { Answer } from './answers.ts';
 import type { MemoryAnswer } from './memory.ts';
 import type { Part } from './parts.ts';
 import { type Place, places } from './places.ts';
+import type { Metered, SnapshotsAnswer } from './snapshots.ts';
 
 export interface Row {
   readonly name: string;
@@ -24,6 +25,7 @@ export interface Report {
   readonly rows: readonly Row[];
   readonly memory: MemoryAnswer;
   readonly parts: readonly Part[];
+  readonly snapshots: readonly SnapshotsAnswer[];
 }
 
 /** Fewer cost less than a few steps of the clock. */
@@ -85,6 +87,18 @@ function partsTable(report: Report): string {
   ]);
 }
 
+function snapshotsTable(report: Report): string {
+  const cells = (metered: Metered | undefined): string[] =>
+    metered === undefined
+      ? ['–', '–']
+      : [time(metered.seconds * 1_000_000), `${(metered.peakBytes / 1024 ** 2).toFixed(0)} MiB`];
+  const body = report.snapshots.map(({ files, inMemory, report: ours, vmtouch }) => {
+    const ratio = vmtouch === undefined ? '–' : (ours.seconds / vmtouch.seconds).toFixed(2);
+    return [`10 × ${files.toLocaleString('en-US')} files, ${inMemory}`, ...cells(ours), ...cells(vmtouch), ratio];
+  });
+  return table([['in memory', 'report', 'peak', 'vmtouch', 'peak', 'ratio of times'], ...body]);
+}
+
 export function reportText(report: Report): string {
   const { memory } = report;
   const mib = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
@@ -117,6 +131,14 @@ the pages through a pipe without copying them into the server (splice, in and ou
 before it is what zero-copy could save at most.
 
 ${partsTable(report)}
+
+## Reports
+
+\`sharedext report\` on a tree and nine snapshots of it, beside vmtouch, which counts the pages of files and doesn't know which
+are copies. Whole processes, with their start; the folders were in memory. Right after all files were read ("everything")
+each file's extents must be looked at as well.
+
+${snapshotsTable(report)}
 
 ## Memory
 

@@ -7,6 +7,7 @@ import { Residency } from '../pagecache/residency.ts';
 import { REPORTER_SCRATCH_BYTES } from '../report/addresses.ts';
 import { Reporter } from '../report/reporter.ts';
 import { type ReportResult, resultOf } from '../report/result.ts';
+import { openedPath } from '../report/views.ts';
 import { WALK_MEMORY_BYTES, Walker } from '../report/walk.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
@@ -59,7 +60,10 @@ async function watch(rounds: Rounds, flags: ReportFlags, signal: AbortSignal): P
     if (!result.complete && before !== undefined) break;
     if (flags.json === true) console.log(JSON.stringify(result));
     else
-      show([`${new Date().toLocaleTimeString()}  ${result.roots.join(' ')}`, ...reportLines(result, before)], inPlace);
+      show(
+        [`${new Date().toTimeString().slice(0, 8)}  ${result.roots.join(' ')}`, ...reportLines(result, before)],
+        inPlace,
+      );
     before = result;
     await pause(waitMs, signal);
   }
@@ -71,7 +75,8 @@ function show(lines: readonly string[], inPlace: boolean): void {
     return;
   }
   const fitting = lines.slice(0, Math.max(1, (process.stdout.rows ?? lines.length + 1) - 1));
-  process.stdout.write(`\u001b[H${fitting.map((line) => `${line}\u001b[K\n`).join('')}\u001b[J`);
+  // Without wrapping meanwhile: a line that is too long would push the others down.
+  process.stdout.write(`\u001b[?7l\u001b[H${fitting.map((line) => `${line}\u001b[K\n`).join('')}\u001b[J\u001b[?7h`);
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -126,7 +131,7 @@ class Rounds {
       pageBytes: PAGE_BYTES,
       disk: disk === true,
     });
-    for (const [view, one] of held) for (const store of view.beside) reporter.addHeld(store, one);
+    for (const [view, one] of held) for (const store of view.beside) reporter.addHeld(openedPath(view, store), one);
     const walker = new Walker({
       calls: sys,
       memory: this.#names,

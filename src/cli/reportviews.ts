@@ -59,11 +59,18 @@ async function askedView(entry: MountEntry): Promise<{ readonly view: View; read
     const unreachable = `its daemon does not answer with schema ${STATUS_SCHEMA}; only root may ask`;
     return { view: { ...view, unreachable } };
   }
-  const { source, store } = status.value;
+  if (held.state !== 'answered' || !isHeld(held.value)) {
+    return { view: { ...view, unreachable: `its daemon does not answer with schema ${HELD_SCHEMA}` } };
+  }
+  const { source, store, pid } = status.value;
   const folder = root === '/' ? source : `${source}${root}`;
   const reached: View = { ...view, folders: [folder], beside: store === null ? [] : [store] };
-  if (held.state !== 'answered' || !isHeld(held.value)) return { view: reached };
-  return { view: reached, held: { files: new Map(held.value.mappings), cached: 0, saved: 0 } };
+  const isHidden = sharedextMounts().some((ours) => isWithin(source, ours.mountpoint));
+  const hidden = { path: source, opened: `/proc/${pid}/fd/${held.value.sourceFd}/.` };
+  return {
+    view: isHidden ? { ...reached, hidden } : reached,
+    held: { files: new Map(held.value.mappings), cached: 0, saved: 0 },
+  };
 }
 
 function isHeld(value: unknown): value is HeldAnswer {

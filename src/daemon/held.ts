@@ -7,8 +7,8 @@ export const HELD_SCHEMA = 1;
 /** Maps of open files are looked at up to so many runs in all: the mount waits meanwhile. */
 const MAX_RUNS = 100_000;
 
-/** Pairs of inode numbers in the store and files, for mappings of more than one file. */
-export function heldBy({ nodes, mappings, composing }: Server) {
+/** The descriptor of the source, and pairs of inode numbers in the store and files, for mappings of more than one file. */
+export function heldBy({ nodes, mappings, composing, source }: Server) {
   const files = new Map<number, number>();
   if (mappings !== undefined) {
     const byRow = new Map<number, number>();
@@ -25,7 +25,7 @@ export function heldBy({ nodes, mappings, composing }: Server) {
       files.set(inode, (files.get(inode) ?? 0) + part);
     }
   }
-  return { schema: HELD_SCHEMA, mappings: [...files].filter(([, count]) => count > 1) };
+  return { schema: HELD_SCHEMA, sourceFd: source.mountFd, mappings: [...files].filter(([, count]) => count > 1) };
 }
 
 export type HeldAnswer = ReturnType<typeof heldBy>;

@@ -3,6 +3,8 @@
  * and reads some from its store. The pages are those of the other folders' files, so that is where a report must look.
  */
 
+import { dirname } from 'node:path';
+
 /** What is mounted where: fields of a line of proc_pid_mountinfo(5), in the order of mounting. */
 export interface Mounted {
   readonly id: number;
@@ -23,6 +25,14 @@ export interface View {
   readonly beside: readonly string[];
   /** Why there are no folders. */
   readonly unreachable?: string;
+  /** Folders at or below `path` are hidden by the mount itself: they are opened below `opened`. */
+  readonly hidden?: { readonly path: string; readonly opened: string };
+}
+
+/** The path by which a folder behind a mount is opened. */
+export function openedPath({ hidden }: View, path: string): string {
+  if (hidden === undefined || !isBelow(path, hidden.path)) return path;
+  return `${hidden.opened}${path.slice(hidden.path.length)}`;
 }
 
 export class Views {
@@ -31,7 +41,7 @@ export class Views {
 
   /** `viewOf` says what stands behind a mount, undefined for one that shows its own files. */
   constructor(mounted: readonly Mounted[], viewOf: (mount: Mounted) => View | undefined) {
-    this.#mounted = mounted.filter((mount, i) => !mounted.slice(i + 1).some((later) => isWithin(mount, later)));
+    this.#mounted = visible(mounted);
     for (const mount of this.#mounted) {
       const view = viewOf(mount);
       if (view !== undefined) this.#byMountpoint.set(mount.mountpoint, view);
@@ -54,9 +64,8 @@ export class Views {
   }
 
   /** The mountpoints below a path. */
-  below(path: Uint8Array): string[] {
-    const text = Buffer.from(path).toString();
-    return this.#mounted.map(({ mountpoint }) => mountpoint).filter((one) => one !== text && isBelow(one, text));
+  below(path: string): string[] {
+    return this.#mounted.map(({ mountpoint }) => mountpoint).filter((one) => one !== path && isBelow(one, path));
   }
 }
 
@@ -64,9 +73,17 @@ function isBelow(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder.endsWith('/') ? folder : `${folder}/`);
 }
 
-/** Whether a later mount hides an earlier one. */
-function isWithin(earlier: Mounted, later: Mounted): boolean {
-  return isBelow(earlier.mountpoint, later.mountpoint);
+/** The mounts that no later one hides, at the same path or above it. */
+function visible(mounted: readonly Mounted[]): Mounted[] {
+  const later = new Set<string>();
+  const seen: Mounted[] = [];
+  for (const mount of mounted.toReversed()) {
+    let folder = mount.mountpoint;
+    while (folder !== '/' && !later.has(folder)) folder = dirname(folder);
+    if (!later.has(folder)) seen.push(mount);
+    later.add(mount.mountpoint);
+  }
+  return seen.reverse();
 }
 
 /** What stands behind an overlay: Documentation/filesystems/overlayfs.rst. */

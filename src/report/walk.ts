@@ -9,14 +9,14 @@ import { type Memory, putString } from '../base/memory.ts';
 import { type ReportCalls, STATFS, STATX } from './calls.ts';
 import { InodeSet } from './inodes.ts';
 import { NO_FOLDER } from './paths.ts';
-import type { View, Views } from './views.ts';
+import { openedPath, type View, type Views } from './views.ts';
 
 export interface Visitor {
   /** A folder is entered; returns the number that what is in it is told with. A root has its whole path as name. */
   folder(parent: number, name: Uint8Array): number;
   /**
-   * `nameAt` is where the name begins in the walker's memory; it is empty for a file that was itself given as a root. `layers`
-   * are the folders of an overlay's layers that may have the file, uppermost first, and undefined elsewhere.
+   * `nameAt` is where the name begins in the walker's memory. `layers` are the folders of an overlay's layers that may have the
+   * file, uppermost first, and undefined elsewhere.
    */
   file(dirFd: number, nameAt: number, folder: number, layers: readonly number[] | undefined): void;
 }
@@ -53,8 +53,9 @@ export const WALK_MEMORY_BYTES = ENTRIES_AT + 65_536;
 
 interface Pending {
   readonly path: Buffer;
-  /** Where its name begins in the path, and the number of the folder that it is in, or NO_FOLDER. */
-  readonly nameAt: number;
+  /** What people are told: its name, or the whole path of a root. */
+  readonly name: Buffer;
+  /** The number of the folder that it is in, or NO_FOLDER. */
   readonly parent: number;
   /** The device of the folder that it is in, as major * 2^32 + minor; ROOT for a root. */
   readonly device: number;
@@ -68,8 +69,8 @@ const ROOT = -1;
 /** That of a mountpoint whose folder isn't walked. */
 const OTHER_DEVICE = -2;
 
-function root(path: Buffer, part: number, layers: readonly Buffer[] | undefined): Pending {
-  return { path, nameAt: 0, parent: NO_FOLDER, device: ROOT, part, layers };
+function root(name: string, part: number, path = name, layers?: readonly Buffer[]): Pending {
+  return { path: Buffer.from(path), name: Buffer.from(name), parent: NO_FOLDER, device: ROOT, part, layers };
 }
 
 export interface WalkerOptions {
@@ -95,10 +96,11 @@ export class Walker {
   }
 
   add(roots: readonly string[]): void {
-    for (const root of roots.toReversed()) {
-      const around = this.#o.views.around(root);
-      if (around === undefined) this.#push(Buffer.from(root), 1 / roots.length, undefined);
-      else this.#show(around.view, around.rest, Buffer.from(root), 1 / roots.length);
+    const part = 1 / roots.length;
+    for (const path of roots.toReversed()) {
+      const around = this.#o.views.around(path);
+      if (around === undefined) this.#pending.push(root(path, part));
+      else this.#show(around.view, around.rest, path, part);
     }
   }
 
@@ -113,28 +115,26 @@ export class Walker {
       this.counts.skipped++;
       this.done += next.part;
     } else {
-      this.#show(view, '', next.path, next.part);
+      this.#show(view, '', next.path.toString(), next.part);
     }
     return true;
   }
 
-  #push(path: Buffer, part: number, layers: readonly Buffer[] | undefined): void {
-    this.#pending.push(root(path, part, layers));
-  }
-
   /** Walks what stands behind a view, or behind the folder `rest` of it, whose path is `path`. */
-  #show(view: View, rest: string, path: Buffer, part: number): void {
+  #show(view: View, rest: string, path: string, part: number): void {
     this.met.add(view);
-    const behind = view.folders.map((folder) => Buffer.from(rest === '' ? folder : `${folder}/${rest}`));
+    const behind = view.folders.map((folder) => (rest === '' ? folder : `${folder}/${rest}`));
     if (view.type === 'overlay') {
-      this.#push(path, part, behind);
+      const layers = behind.map((folder) => Buffer.from(folder));
+      this.#pending.push(root(path, part, path, layers));
       return;
     }
-    const instead = [...view.beside.map((folder) => Buffer.from(folder)), ...behind];
-    const below = this.#o.views.below(path).map((mountpoint) => Buffer.from(mountpoint));
+    const instead = [...view.beside, ...behind];
     if (instead.length === 0) this.done += part;
-    for (const folder of instead) this.#push(folder, part / instead.length, undefined);
-    for (const mountpoint of below) this.#pending.push({ ...root(mountpoint, 0, undefined), device: OTHER_DEVICE });
+    for (const folder of instead) this.#pending.push(root(folder, part / instead.length, openedPath(view, folder)));
+    for (const mountpoint of this.#o.views.below(path)) {
+      this.#pending.push({ ...root(mountpoint, 0), device: OTHER_DEVICE });
+    }
   }
 
   #enter(next: Pending): void {
@@ -193,7 +193,7 @@ export class Walker {
   }
 
   /** A file that was given by its path. */
-  #file({ path, layers }: Pending): void {
+  #file({ path, name, layers }: Pending): void {
     const { calls, memory, visitor } = this.#o;
     const slash = path.lastIndexOf(0x2f);
     const folder = path.subarray(0, Math.max(1, slash));
@@ -206,7 +206,8 @@ export class Walker {
       ?.map((layer) => this.#open(layer.subarray(0, layer.lastIndexOf(0x2f))))
       .filter((one) => one >= 0);
     putString(memory, PATH_AT, path.subarray(slash + 1));
-    visitor.file(fd, PATH_AT, visitor.folder(NO_FOLDER, folder), fds);
+    const shown = name.subarray(0, Math.max(1, name.lastIndexOf(0x2f)));
+    visitor.file(fd, PATH_AT, visitor.folder(NO_FOLDER, shown), fds);
     for (const one of fds ?? []) calls.close(one);
     calls.close(fd);
   }
@@ -224,7 +225,7 @@ export class Walker {
     this.counts.folders++;
     const { calls, memory, visitor } = this.#o;
     const { address, bytes, view } = memory;
-    const folder = visitor.folder(next.parent, next.path.subarray(next.nameAt));
+    const folder = visitor.folder(next.parent, next.name);
     const layers = this.#layers(next, device);
     const before = this.#pending.length;
     const inside = { path: next.path, folder, device, layers };
@@ -271,7 +272,7 @@ export class Walker {
       const path = below(inside.path, name);
       this.#pending.push({
         path,
-        nameAt: path.length - name.length,
+        name: path.subarray(path.length - name.length),
         parent: inside.folder,
         device: inside.device,
         part: 0,

@@ -16,6 +16,10 @@ interface Report {
     readonly answers: Readonly<Record<string, { readonly us: number }>>;
   }[];
   readonly memory: { readonly bytesPerNode: number };
+  readonly snapshots: readonly {
+    readonly inMemory: string;
+    readonly report: { readonly seconds: number; readonly peakBytes: number };
+  }[];
 }
 
 function timeAt(answers: Readonly<Record<string, { readonly us: number }>>, place: string): number {
@@ -40,6 +44,11 @@ test('the short benchmark asks every question at every place, and leaves nothing
       }
     }
     assert.ok(Number.isFinite(report.memory.bytesPerNode));
+    assert.deepEqual(
+      report.snapshots.map(({ inMemory }) => inMemory),
+      ['nothing', 'everything'],
+    );
+    assert.ok(report.snapshots.every(({ report: ours }) => ours.seconds > 0 && ours.peakBytes > 0));
     assert.deepEqual(readdirSync(folder), ['report.json']);
   } finally {
     rmSync(join(folder, 'report.json'), { force: true });

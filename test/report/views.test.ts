@@ -150,6 +150,36 @@ test('a mount of sharedext is looked at where its pages are, with what sharing s
   await assertNothingLeft();
 });
 
+test('a mount over its own source is looked through, too', () => {
+  const filesystem = makeLoopFilesystem('xfs');
+  try {
+    const source = join(filesystem.dir, 'source');
+    mkdirSync(join(source, 'sub'), { recursive: true });
+    writeFileSync(join(source, 'sub/clone0'), new Random(2).bytes(MIB));
+    execFileSync('sync', ['-f', filesystem.dir]);
+    posix.reflink(join(source, 'sub/clone0'), join(source, 'sub/clone1'));
+    execFileSync('sync', ['-f', filesystem.dir]);
+    for (const i of [0, 1]) posix.dropPages(join(source, `sub/clone${i}`));
+    sharedext('mount', '-o', 'settle=0', source, source);
+    try {
+      for (const i of [0, 1]) readFileSync(join(source, `sub/clone${i}`));
+      for (const path of [source, filesystem.dir]) {
+        const { bytes, mounts, files } = report(path);
+        assert.deepEqual(mounts[0]?.folders.slice(0, 1), [source]);
+        assert.ok(bytes.cached > 0 && bytes.cached <= MIB, `${bytes.cached} bytes in memory`);
+        assert.equal(mounts[0]?.savedBytes, mounts[0]?.sharedBytes);
+        assert.equal(files.seen, 3);
+      }
+      const one = report(join(source, 'sub/clone1'), '--group-by', 'directory');
+      assert.equal(one.files.seen, 2);
+    } finally {
+      sharedext('umount', source);
+    }
+  } finally {
+    filesystem.dispose();
+  }
+});
+
 test('a mount of sharedext whose daemon is gone is said not to be looked at', () => {
   const filesystem = makeLoopFilesystem('xfs');
   try {
@@ -207,5 +237,5 @@ test('the mount that a path lies on is the latest that is still to be seen', () 
   assert.equal(views.around('/mother'), undefined);
   assert.equal(views.around('/m/proc/1'), undefined);
   assert.equal(views.around('/n/o/x'), undefined);
-  assert.deepEqual(views.below(Buffer.from('/m')), ['/m/proc']);
+  assert.deepEqual(views.below('/m'), ['/m/proc']);
 });

@@ -98,18 +98,18 @@ export class Residency {
   }
 
   /**
-   * Marks which pages of a file are in the cache: page n is bit n % 8 of byte n / 8. Returns how many there are. The file
-   * is mapped window by window, and a window without cached pages isn't mapped, so a huge hole costs next to nothing.
+   * Marks which pages of a range that begins with a page are in the cache: page n of the range is bit n % 8 of byte n / 8.
+   * Returns how many there are. The file is mapped window by window, and a window without cached pages isn't mapped.
    */
-  residentPages(fd: number, size: number, bitmap: Uint8Array): number {
+  residentPages(fd: number, from: number, to: number, bitmap: Uint8Array): number {
     bitmap.fill(0);
     let resident = 0;
-    for (let offset = 0; offset < size; offset += this.#windowBytes) {
-      const length = Math.min(this.#windowBytes, size - offset);
+    for (let offset = from; offset < to; offset += this.#windowBytes) {
+      const length = Math.min(this.#windowBytes, to - offset);
       const cached = this.cachedPages(fd, offset, length);
       if (cached < 0) return cached;
       if (cached === 0) continue;
-      const found = this.#window(fd, offset, length, bitmap);
+      const found = this.#window(fd, offset, length, bitmap, (offset - from) / this.#pageSize);
       if (found < 0) return found;
       resident += found;
     }
@@ -123,7 +123,7 @@ export class Residency {
   mappedPages(fd: number, size: number): number {
     let resident = 0;
     for (let offset = 0; offset < size; offset += this.#windowBytes) {
-      const found = this.#window(fd, offset, Math.min(this.#windowBytes, size - offset), undefined);
+      const found = this.#window(fd, offset, Math.min(this.#windowBytes, size - offset), undefined, 0);
       if (found < 0) return found;
       resident += found;
     }
@@ -144,7 +144,7 @@ export class Residency {
     return this.#calls.cachestat(fd, this.#scratch.address, this.#scratch.address + RESULT);
   }
 
-  #window(fd: number, offset: number, length: number, bitmap: Uint8Array | undefined): number {
+  #window(fd: number, offset: number, length: number, bitmap: Uint8Array | undefined, first: number): number {
     const mapping = this.#calls.mmap(length, PROT_READ, MAP_SHARED, fd, offset);
     if (mapping < 0) return mapping;
     const result = this.#calls.mincore(mapping, length, this.#scratch.address + VECTOR);
@@ -152,7 +152,6 @@ export class Residency {
     if (result < 0) return result;
     const bytes = this.#scratch.bytes;
     const pages = Math.ceil(length / this.#pageSize);
-    const first = offset / this.#pageSize;
     let found = 0;
     for (let i = 0; i < pages; i++) {
       // The other bits of mincore's bytes are undefined.

@@ -7,7 +7,7 @@
  * pages are copies of nothing, and what can't be identified is counted as such. Nothing is read into memory by looking.
  */
 
-import { EACCES, ENOENT, ENOSYS, EPERM } from '../base/errno.ts';
+import { EACCES, EFBIG, ENOENT, ENOSYS, EPERM } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
@@ -70,6 +70,10 @@ export interface ReporterOptions {
 }
 
 const EMPTY_AT = 0;
+/** Pages of a file that are mapped at a time, at most. */
+const MAPPED_PAGES = 32_768;
+/** Files of overlays that are larger aren't mapped. */
+const MAX_MAPPED_BYTES = 2 ** 40;
 /** A file that changed so lately may still be on its way to the disk. */
 const RECENT_MS = 600_000;
 
@@ -108,7 +112,7 @@ export class Reporter implements Visitor {
   readonly #held = new Map<number, Held[]>();
   readonly #addresses: Addresses;
   #cachedOf = new Float64Array(1024);
-  #bitmap = new Uint8Array(4096);
+  readonly #bitmap = new Uint8Array(MAPPED_PAGES / 8);
 
   constructor(options: ReporterOptions) {
     this.#o = options;
@@ -215,8 +219,9 @@ export class Reporter implements Visitor {
     const size = getU64(view, STATX_AT + STATX.size);
     const inode = getU64(view, STATX_AT + STATX.ino);
     const file = this.paths.addFile(folder, name);
+    const clean = counts.dirty + counts.writeback === 0;
     const on = this.#addresses.filesystem(fd, this.#device());
-    const sync = isRecent && counts.dirty + counts.writeback === 0;
+    const sync = isRecent && clean;
     const looked = on === undefined ? undefined : { fd, file, on, inode, sync };
     if (disk && looked !== undefined) this.#addresses.addAll(this.diskCopies, looked, size, this.disk);
     if (counts.cached === 0) return;
@@ -224,7 +229,12 @@ export class Reporter implements Visitor {
     this.bytes.dirty += counts.dirty * pageBytes;
     this.bytes.writeback += counts.writeback * pageBytes;
     const before = this.copies.count;
-    if (looked === undefined || !this.#runs(looked, size)) {
+    const pages = Math.ceil(size / pageBytes);
+    // Readahead and large folios may leave pages behind the end of the file: these aren't looked at.
+    const known =
+      looked !== undefined &&
+      (counts.cached === pages ? this.#run(looked, 0, pages, clean) : this.#runs(looked, 0, pages, clean));
+    if (!known) {
       this.copies.forget(before);
       this.files.unidentified++;
       this.bytes.unidentified += counts.cached * pageBytes;
@@ -246,7 +256,7 @@ export class Reporter implements Visitor {
     if (!this.#statNew(fd)) return;
     const size = getU64(scratch.view, STATX_AT + STATX.size);
     const inode = getU64(scratch.view, STATX_AT + STATX.ino);
-    const pages = residency.mappedPages(fd, size);
+    const pages = size > MAX_MAPPED_BYTES ? -EFBIG : residency.mappedPages(fd, size);
     if (pages < 0) {
       this.files.failed++;
       return;
@@ -309,25 +319,28 @@ export class Reporter implements Visitor {
     this.#cachedOf[file] = bytes;
   }
 
-  /** Goes over the runs of pages that are in memory. False when the file can't be identified. */
-  #runs(looked: Looked, size: number): boolean {
+  /**
+   * Goes over the runs of pages that are in memory, from page to page. What is in memory as a whole, or not at all, is told by
+   * counting; the rest is halved until it is small enough to be mapped, so that the size of a sparse file doesn't matter.
+   * False when the file can't be identified.
+   */
+  #runs(looked: Looked, from: number, to: number, clean: boolean): boolean {
     const { residency, pageBytes } = this.#o;
-    const pages = Math.ceil(size / pageBytes);
-    const clean = this.#counts.dirty + this.#counts.writeback === 0;
-    let { cached } = this.#counts;
-    // Readahead and large folios may leave pages behind the end of the file.
-    if (cached > pages) cached = residency.cachedPages(looked.fd, 0, pages * pageBytes);
-    if (cached === pages) return this.#run(looked, 0, pages, clean);
-    const bytes = residency.bitmapBytes(size);
-    if (bytes > this.#bitmap.length) this.#bitmap = new Uint8Array(2 ** Math.ceil(Math.log2(bytes)));
-    const bitmap = this.#bitmap.subarray(0, bytes);
-    if (residency.residentPages(looked.fd, size, bitmap) < 0) return false;
+    const cached = residency.cachedPages(looked.fd, from * pageBytes, (to - from) * pageBytes);
+    if (cached <= 0) return cached === 0;
+    if (cached === to - from) return this.#run(looked, from, to, clean);
+    if (to - from > MAPPED_PAGES) {
+      const middle = Math.floor((from + to) / 2);
+      return this.#runs(looked, from, middle, clean) && this.#runs(looked, middle, to, clean);
+    }
+    const bitmap = this.#bitmap;
+    if (residency.residentPages(looked.fd, from * pageBytes, to * pageBytes, bitmap) < 0) return false;
     let first = -1;
-    for (let page = 0; page <= pages; page++) {
-      const here = page < pages && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
+    for (let page = 0; page <= to - from; page++) {
+      const here = page < to - from && ((bitmap[page >>> 3] ?? 0) & (1 << (page & 7))) !== 0;
       if (here && first < 0) first = page;
       if (here || first < 0) continue;
-      if (!this.#run(looked, first, page, clean)) return false;
+      if (!this.#run(looked, from + first, from + page, clean)) return false;
       first = -1;
     }
     return true;
@@ -341,7 +354,7 @@ export class Reporter implements Visitor {
       residency.count(looked.fd, this.#part, from, to - from);
       if (this.#part.dirty + this.#part.writeback > 0) {
         if (end - first === 1) return true;
-        const middle = (first + end) >>> 1;
+        const middle = Math.floor((first + end) / 2);
         return this.#run(looked, first, middle, false) && this.#run(looked, middle, end, false);
       }
     }

@@ -69,7 +69,7 @@ for (const kind of ['btrfs', 'xfs'] satisfies FilesystemKind[]) {
         assert.equal(residency.cachedPages(fd, 101 * PAGE), 1);
         const bitmap = new Uint8Array(residency.bitmapBytes(PAGES * PAGE));
         assert.equal(bitmap.length, PAGES / 8);
-        assert.equal(residency.residentPages(fd, PAGES * PAGE, bitmap), wanted.length);
+        assert.equal(residency.residentPages(fd, 0, PAGES * PAGE, bitmap), wanted.length);
         assert.deepEqual(bitsOf(bitmap), wanted);
       });
     });
@@ -81,8 +81,11 @@ for (const kind of ['btrfs', 'xfs'] satisfies FilesystemKind[]) {
         const wanted = [0, 9, 10, 19, 20, 199, 255];
         for (const page of wanted) readPage(fd, page);
         const bitmap = new Uint8Array(narrow.bitmapBytes(PAGES * PAGE - 100)).fill(0xff);
-        assert.equal(narrow.residentPages(fd, PAGES * PAGE - 100, bitmap), wanted.length);
+        assert.equal(narrow.residentPages(fd, 0, PAGES * PAGE - 100, bitmap), wanted.length);
         assert.deepEqual(bitsOf(bitmap), wanted);
+        const part = new Uint8Array(2);
+        assert.equal(narrow.residentPages(fd, 8 * PAGE, 24 * PAGE, part), 4);
+        assert.deepEqual(bitsOf(part), [1, 2, 11, 12]);
       });
     });
 
@@ -156,7 +159,7 @@ for (const kind of ['btrfs', 'xfs'] satisfies FilesystemKind[]) {
         };
         const wide = new Residency(counting, realMemory(1024 * 1024));
         const bitmap = new Uint8Array(wide.bitmapBytes(size));
-        assert.equal(wide.residentPages(fd, size, bitmap), 1);
+        assert.equal(wide.residentPages(fd, 0, size, bitmap), 1);
         assert.equal(bitmap[2], 1 << 1);
         assert.equal(mappings, 1);
       });
@@ -168,7 +171,7 @@ test('errors come back as negated errnos, and a window that was mapped is unmapp
   const bitmap = new Uint8Array(1);
   assert.equal(residency.count(-1, noPages()), -EBADF);
   assert.equal(residency.cachedPages(-1), -EBADF);
-  assert.equal(residency.residentPages(-1, PAGE, bitmap), -EBADF);
+  assert.equal(residency.residentPages(-1, 0, PAGE, bitmap), -EBADF);
   assert.equal(residency.drop(-1), -EBADF);
 
   const memory = memoryAt(0, new ArrayBuffer(4096));
@@ -183,10 +186,10 @@ test('errors come back as negated errnos, and a window that was mapped is unmapp
     munmap: () => log.push('munmap'),
     mincore: () => (at === 'mincore' ? -EBADF : 0),
   });
-  assert.equal(new Residency(failing('cachestat'), memory).residentPages(3, PAGE, bitmap), -ENOSYS);
-  assert.equal(new Residency(failing('mmap'), memory).residentPages(3, PAGE, bitmap), -EACCES);
+  assert.equal(new Residency(failing('cachestat'), memory).residentPages(3, 0, PAGE, bitmap), -ENOSYS);
+  assert.equal(new Residency(failing('mmap'), memory).residentPages(3, 0, PAGE, bitmap), -EACCES);
   assert.deepEqual(log, []);
-  assert.equal(new Residency(failing('mincore'), memory).residentPages(3, PAGE, bitmap), -EBADF);
+  assert.equal(new Residency(failing('mincore'), memory).residentPages(3, 0, PAGE, bitmap), -EBADF);
   assert.deepEqual(log, ['munmap']);
   assert.ok(Object.is(new Residency(failing('nothing'), memory).drop(3), 0));
 });

@@ -164,7 +164,7 @@ export function resident(path: string): Set<number> {
   const fd = posix.open(path, posix.O_RDONLY);
   const { size } = posix.fstat(fd);
   const bitmap = new Uint8Array(residency.bitmapBytes(size));
-  assert.ok(residency.residentPages(fd, size, bitmap) >= 0);
+  assert.ok(residency.residentPages(fd, 0, size, bitmap) >= 0);
   posix.close(fd);
   const pages = new Set<number>();
   for (let page = 0; page < Math.ceil(size / PAGE); page++) {

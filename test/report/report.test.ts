@@ -162,7 +162,7 @@ for (const kind of ['btrfs', 'xfs'] as const) {
       const one = layout.add(64);
       layout.step({ act: 'clone', from: 0, to: 0, first: 0, count: 0, at: 0 });
       await once(changer.stdout, 'data');
-      let [seen, moved] = [0, 0];
+      let seen = 0;
       for (let round = 0; round < REPORTS; round++) {
         for (const { path } of layout.files) readFileSync(path);
         const { bytes, groups, notes, files } = quickReport(filesystem.dir);
@@ -173,12 +173,10 @@ for (const kind of ['btrfs', 'xfs'] as const) {
         assert.ok(bytes.duplicate <= one.pages.length * PAGE);
         assert.equal(notes.failed + notes.denied, 0);
         seen = Math.max(seen, files.seen);
-        moved += notes.changed + notes.vanished;
         await new Promise((resolve) => setImmediate(resolve));
       }
       assert.ok(seen > layout.files.length, 'nothing was there to change');
       assert.equal(changer.exitCode, null);
-      assert.ok(Number.isSafeInteger(moved));
     } finally {
       changer.stdin.end();
       await once(changer, 'exit');
@@ -221,6 +219,33 @@ test('filesystems of the kernel, folders in a circle, and paths given twice are 
     assert.deepEqual([kernels.files.seen, kernels.notes.skipped], [0, 3]);
     const apart = report('-x', '/proc/self/..', filesystem.dir);
     assert.equal(apart.files.cached, 1);
+  } finally {
+    filesystem.dispose();
+  }
+});
+
+test('the size of a sparse file does not matter', () => {
+  const filesystem = makeLoopFilesystem('xfs');
+  try {
+    const places = [0, 5 * PAGE, 2 ** 30, 2 ** 42 + 7 * PAGE, 2 ** 52];
+    const paths = ['one', 'two'].map((name) => join(filesystem.dir, name));
+    const [one = '', two = ''] = paths;
+    const fd = posix.open(one, posix.O_RDWR | posix.O_CREAT);
+    for (const place of places) posix.write(fd, new Random(place % 1001).bytes(PAGE), place);
+    posix.fsync(fd);
+    posix.reflink(one, two);
+    for (const path of paths) {
+      posix.dropPages(path);
+      const reader = posix.open(path, posix.O_RDONLY);
+      libc.posixFadvise(reader, 0, 0, POSIX_FADV_RANDOM);
+      for (const place of places) posix.read(reader, PAGE, place);
+      posix.close(reader);
+    }
+    posix.close(fd);
+    const { bytes } = report(filesystem.dir);
+    assert.ok(bytes.cached <= 2 * places.length * PAGE);
+    assert.ok(bytes.duplicate <= places.length * PAGE);
+    assert.ok(bytes.duplicate > 0);
   } finally {
     filesystem.dispose();
   }

@@ -137,7 +137,7 @@ export class Reporter implements Visitor {
   }
 
   file(dirFd: number, nameAt: number, folder: number, layers: readonly number[] | undefined): void {
-    const { calls, names } = this.#o;
+    const { calls } = this.#o;
     this.files.seen++;
     const fd = this.#open(dirFd, nameAt);
     if (fd < 0) {
@@ -146,19 +146,23 @@ export class Reporter implements Visitor {
       else this.files.failed++;
       return;
     }
-    const name = names.bytes.subarray(nameAt, names.bytes.indexOf(0, nameAt));
     if (layers === undefined) {
-      this.#look(fd, name, folder);
+      this.#look(fd, nameAt, folder);
     } else {
       const layer = this.#layerOf(fd, nameAt, layers);
       if (layer < 0) {
-        this.#lookByMap(fd, name, folder);
+        this.#lookByMap(fd, nameAt, folder);
       } else {
-        this.#look(layer, name, folder);
+        this.#look(layer, nameAt, folder);
         calls.close(layer);
       }
     }
     calls.close(fd);
+  }
+
+  #addFile(folder: number, nameAt: number): number {
+    const { bytes } = this.#o.names;
+    return this.paths.addFile(folder, bytes.subarray(nameAt, bytes.indexOf(0, nameAt)));
   }
 
   /** Bytes in memory of a file. */
@@ -198,7 +202,7 @@ export class Reporter implements Visitor {
     return wanted.compare(bytes, STATX_AT + at, STATX_AT + at + length, at, at + length) === 0;
   }
 
-  #look(fd: number, name: Uint8Array, folder: number): void {
+  #look(fd: number, nameAt: number, folder: number): void {
     const { residency, scratch, pageBytes, disk } = this.#o;
     const counts = this.#counts;
     const counted = residency.count(fd, counts);
@@ -211,14 +215,14 @@ export class Reporter implements Visitor {
     if (counts.cached === 0 && !disk) return;
     if (!this.#statNew(fd)) return;
     const { view } = scratch;
-    const times = view.getBigUint64(STATX_AT + STATX.ctime, true);
+    const seconds = getU64(view, STATX_AT + STATX.ctime);
     const nanoseconds = view.getUint32(STATX_AT + STATX.ctime + 8, true);
     // What may have been written since the pages were counted: they are counted again, with the time of change known.
-    const isRecent = Number(times) * 1000 > Date.now() - RECENT_MS;
+    const isRecent = seconds * 1000 > Date.now() - RECENT_MS;
     if (isRecent && residency.count(fd, counts) < 0) return;
     const size = getU64(view, STATX_AT + STATX.size);
     const inode = getU64(view, STATX_AT + STATX.ino);
-    const file = this.paths.addFile(folder, name);
+    const file = this.#addFile(folder, nameAt);
     const clean = counts.dirty + counts.writeback === 0;
     const on = this.#addresses.filesystem(fd, this.#device());
     const sync = isRecent && clean;
@@ -243,7 +247,7 @@ export class Reporter implements Visitor {
     if (this.copies.count === before) return;
     const same =
       this.#stat(fd) &&
-      view.getBigUint64(STATX_AT + STATX.ctime, true) === times &&
+      getU64(view, STATX_AT + STATX.ctime) === seconds &&
       view.getUint32(STATX_AT + STATX.ctime + 8, true) === nanoseconds;
     if (same) return;
     this.copies.forget(before);
@@ -251,7 +255,7 @@ export class Reporter implements Visitor {
   }
 
   /** Counts the pages that a map of the file would find: those of whatever file is behind it. */
-  #lookByMap(fd: number, name: Uint8Array, folder: number): void {
+  #lookByMap(fd: number, nameAt: number, folder: number): void {
     const { residency, scratch, pageBytes } = this.#o;
     if (!this.#statNew(fd)) return;
     const size = getU64(scratch.view, STATX_AT + STATX.size);
@@ -263,7 +267,7 @@ export class Reporter implements Visitor {
     }
     this.files.layerless++;
     if (pages === 0) return;
-    this.#countCached(this.paths.addFile(folder, name), pages * pageBytes, inode);
+    this.#countCached(this.#addFile(folder, nameAt), pages * pageBytes, inode);
     this.bytes.unidentified += pages * pageBytes;
   }
 

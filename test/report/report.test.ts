@@ -11,6 +11,7 @@ import { POSIX_FADV_RANDOM } from '../../src/base/linux.ts';
 import type { ReportResult } from '../../src/report/result.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { Random } from '../mount/random.ts';
+import { bob } from '../support/asuser.ts';
 import { type FilesystemKind, makeLoopFilesystem } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { expected, Layout, PAGE, steady } from './layout.ts';
@@ -120,6 +121,31 @@ test('a user sees what the kernel lets a user see, and how much that is not', ()
     assert.equal(files.seen, 2);
     assert.equal(notes.outOfReach, 1);
     assert.equal(notes.denied, 2);
+  } finally {
+    filesystem.dispose();
+  }
+});
+
+test('compressed clones are not identified for a user, who may not search the tree, and never guessed', () => {
+  const filesystem = makeLoopFilesystem('btrfs-zstd');
+  try {
+    const home = join(filesystem.dir, 'home');
+    const layout = new Layout(home, true);
+    layout.add(40);
+    layout.step({ act: 'clone', from: 0, to: 0, first: 0, count: 0, at: 0 });
+    execFileSync('chown', ['-R', `${bob.uid}:${bob.gid}`, home]);
+    execFileSync('sync', ['-f', filesystem.dir]);
+    const paths = layout.files.map(({ path }) => path);
+    for (const path of paths) readFileSync(path);
+    const { result, pages } = steady(paths, (): ReportResult => {
+      const words = [USER_CHILD, filesystem.dir];
+      return JSON.parse(spawnSync(process.execPath, words, { encoding: 'utf8', timeout: 60_000 }).stdout);
+    });
+    const cached = pages.reduce((sum, { size }) => sum + size * PAGE, 0);
+    const { bytes, notes } = result;
+    assert.deepEqual([bytes.cached, bytes.duplicate, bytes.unidentified], [cached, 0, cached]);
+    assert.equal(notes.unidentified, 2);
+    assert.equal(report(filesystem.dir).notes.unidentified, 0);
   } finally {
     filesystem.dispose();
   }

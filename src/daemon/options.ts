@@ -112,6 +112,9 @@ export interface MountOptions {
   readonly subtype: boolean;
 }
 
+/** Some 68 years: what "unlimited" is, too. */
+const MAX_CACHE_SECONDS = 2 ** 31;
+
 const suffixes: Readonly<Record<string, number>> = { k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
 
 function wrong(name: string, value: string, wanted: string): UserError {
@@ -141,7 +144,8 @@ function percentOf(value: string): number | undefined {
 
 function bytesOf(value: string): number | undefined {
   const match = /^(\d+)([kmgt]?)$/i.exec(value);
-  return match === null ? undefined : Number(match[1]) * (suffixes[(match[2] ?? '').toLowerCase()] ?? 1);
+  const bytes = Number(match?.[1]) * (suffixes[(match?.[2] ?? '').toLowerCase()] ?? 1);
+  return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
 
 function composedOf(value: string): number | undefined {
@@ -159,8 +163,11 @@ function shareOf(value: string): number {
 
 function cacheOf(value: string): CacheOption {
   if (value === 'auto' || value === 'none' || value === 'unlimited') return value;
-  if (!/^\d+(\.\d+)?$/.test(value)) throw wrong('cache', value, 'auto, none, unlimited or a number of seconds');
-  return Number(value);
+  const seconds = Number(value);
+  if (!/^\d+(\.\d+)?$/.test(value) || seconds > MAX_CACHE_SECONDS) {
+    throw wrong('cache', value, `auto, none, unlimited or a number of seconds up to ${MAX_CACHE_SECONDS}`);
+  }
+  return seconds;
 }
 
 type Draft = { -readonly [K in keyof MountOptions]: MountOptions[K] };
@@ -204,7 +211,7 @@ function applyOption(draft: Draft, word: string): void {
     );
   }
   if (value === undefined) {
-    const flag = flags[name];
+    const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
     if (flag !== undefined) draft.flags = (draft.flags | (flag.set ?? 0)) & ~(flag.clear ?? 0);
     else if (name === 'sharedext') draft.share = true;
     else if (name === 'nosharedext') draft.share = false;

@@ -1,12 +1,13 @@
 /** `sharedext report`: the command line of it; `reporting.ts` does the work. */
 
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { GROUPINGS, type Grouping } from '../report/result.ts';
 
 export interface ReportFlags {
   readonly json?: true;
   readonly html?: string;
   readonly top: number;
-  readonly groupBy: 'files' | 'directory' | 'path';
+  readonly groupBy: Grouping;
   readonly disk?: true;
   readonly oneFileSystem?: true;
   /** Seconds between rounds; true for the default. */
@@ -45,7 +46,7 @@ export function reportCommand(): Command {
     .option('--top <n>', 'how many of the worst groups to show', wholeNumber, 10)
     .addOption(
       new Option('--group-by <what>', 'what a group is: files that hold the same bytes, or all in a directory or PATH')
-        .choices(['files', 'directory', 'path'])
+        .choices(GROUPINGS)
         .default('files'),
     )
     .option('--disk', 'show what is shared on disk, too; takes longer, since the extents of all files are looked at')

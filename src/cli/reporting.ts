@@ -1,7 +1,9 @@
 /** Walks, shows how far it is, and gives out what a report says. */
 
 import { realpathSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { UserError } from '../base/errno.ts';
+import { sharedextMountAt } from '../daemon/mounted.ts';
 import { RANGE_READER_MEMORY_BYTES, RangeReader } from '../extents/ranges.ts';
 import { Residency } from '../pagecache/residency.ts';
 import { REPORTER_SCRATCH_BYTES } from '../report/addresses.ts';
@@ -92,7 +94,10 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
+/** A mount of ours is taken as it is: resolving its path asks its daemon, which may be gone or silent. */
 function existing(path: string): string {
+  const absolute = resolve(path);
+  if (sharedextMountAt(absolute) !== undefined) return absolute;
   try {
     return realpathSync(path);
   } catch (error) {

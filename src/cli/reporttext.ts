@@ -8,7 +8,7 @@ import { bytes } from './units.ts';
 const PATHS_SHOWN = 3;
 
 /** The names of the notes, where there is something to say. */
-export const NOTES: Readonly<Record<keyof ReportResult['notes'], string>> = {
+const NOTES: Readonly<Record<keyof ReportResult['notes'], string>> = {
   links: 'further names of files that were counted once',
   outOfReach: 'files whose pages the kernel tells only their owner, their writers or root',
   denied: 'files and folders that may not be read',
@@ -66,10 +66,11 @@ export function reportLines(result: ReportResult, before?: ReportResult): string
   ];
   if (sums.unidentified > 0) rows.push(['not identified', `${bytes(sums.unidentified)}${change('unidentified')}`]);
   if (disk !== null) {
-    const { bytes: all, distinct, duplicate } = disk;
+    const { bytes: all, distinct, duplicate, unidentified } = disk;
+    const unknown = unidentified === 0 ? '' : `; of ${unidentified} files it is not known`;
     rows.push([
       'on disk',
-      `${bytes(all)} in extents, ${bytes(distinct)} of them different, ${bytes(duplicate)} shared`,
+      `${bytes(all)} in extents, ${bytes(distinct)} of them different, ${bytes(duplicate)} shared${unknown}`,
     ]);
   }
   const width = Math.max(...rows.map(([name]) => name.length));

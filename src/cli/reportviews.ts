@@ -6,7 +6,7 @@ import { HELD_SCHEMA, type HeldAnswer } from '../daemon/held.ts';
 import { sharedextMounts } from '../daemon/mounted.ts';
 import { isStatus, STATUS_SCHEMA } from '../daemon/status.ts';
 import type { Held } from '../report/reporter.ts';
-import { overlayView, type View, Views } from '../report/views.ts';
+import { isBelow, overlayView, type View, Views } from '../report/views.ts';
 import { type MountEntry, mounts } from '../sys/mounts.ts';
 
 const ANSWER_TIMEOUT_MS = 3000;
@@ -20,7 +20,7 @@ export interface Behind {
 /** Asks only the daemons of mounts on which the roots lie, or that lie below them. */
 export async function behindMounts(roots: readonly string[]): Promise<Behind> {
   const near = ({ mountpoint }: MountEntry): boolean =>
-    roots.some((root) => isWithin(root, mountpoint) || isWithin(mountpoint, root));
+    roots.some((root) => isBelow(root, mountpoint) || isBelow(mountpoint, root));
   const ours = sharedextMounts().filter(near);
   const asked = await Promise.all(ours.map(askedView));
   const byId = new Map(ours.map((entry, i) => [entry.id, asked[i]?.view]));
@@ -32,10 +32,6 @@ export async function behindMounts(roots: readonly string[]): Promise<Behind> {
     return byId.get(mount.id);
   });
   return { views, held };
-}
-
-function isWithin(path: string, folder: string): boolean {
-  return path === folder || folder === '/' || path.startsWith(`${folder}/`);
 }
 
 /** Whether overlays keep data and attributes apart where their options don't say. */
@@ -65,7 +61,7 @@ async function askedView(entry: MountEntry): Promise<{ readonly view: View; read
   const { source, store, pid } = status.value;
   const folder = root === '/' ? source : `${source}${root}`;
   const reached: View = { ...view, folders: [folder], beside: store === null ? [] : [store] };
-  const isHidden = sharedextMounts().some((ours) => isWithin(source, ours.mountpoint));
+  const isHidden = sharedextMounts().some((ours) => isBelow(source, ours.mountpoint));
   const hidden = { path: source, opened: `/proc/${pid}/fd/${held.value.sourceFd}/.` };
   return {
     view: isHidden ? { ...reached, hidden } : reached,

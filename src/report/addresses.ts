@@ -35,6 +35,8 @@ export interface DiskCounts {
   bytes: number;
   /** Of them those in extents that another file has as well, here or elsewhere. */
   shared: number;
+  /** Files that can't be asked for their extents, which are in neither number. */
+  unidentified: number;
 }
 
 /** The scratch memory: an empty name, a struct statx of whoever reports, a struct statfs, and struct btrfs_ioctl_fs_info_args. */
@@ -100,12 +102,15 @@ export class Addresses {
     return true;
   }
 
-  /** The same for a whole file, and counts what it is made of. What can't be identified counts as its own. */
+  /** The same for a whole file, and counts what it is made of. */
   addAll(copies: Copies, { fd, file, on, inode }: Looked, size: number, counts: DiskCounts): void {
     const ranges = this.#ranges;
     const look = { filesystem: on.kind, inode, to: size, limit: EXTENTS_AT_A_TIME, sync: false, any: false } as const;
     for (let from = 0; from < size; from = ranges.end) {
-      if (ranges.read(fd, { ...look, from }) < 0 || ranges.end <= from) return;
+      if (ranges.read(fd, { ...look, from }) < 0 || ranges.end <= from) {
+        counts.unidentified++;
+        return;
+      }
       for (let row = 0; row < ranges.count; row++) {
         counts.bytes += ranges.length(row);
         if (ranges.address(row) !== PRIVATE) counts.shared += ranges.length(row);

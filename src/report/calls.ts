@@ -16,3 +16,8 @@ export interface ReportCalls extends ExtentCalls, ResidencyCalls {
 export const STATX = { mode: 28, ino: 32, size: 40, ctime: 96, mtime: 112, devMajor: 136, devMinor: 140 } as const;
 export const STATX_BYTES = 256;
 export const STATFS = { type: 0 } as const;
+
+/** The device of a struct statx at an offset, as major * 2^32 + minor. */
+export function deviceOf(view: DataView, at: number): number {
+  return view.getUint32(at + STATX.devMajor, true) * 2 ** 32 + view.getUint32(at + STATX.devMinor, true);
+}

@@ -3,6 +3,8 @@
  * names, bind mounts and overlays.
  */
 
+import { STATX } from './calls.ts';
+
 const FIRST_ROWS = 1024;
 const WORDS = 4;
 const FILLED = 0.75;
@@ -13,8 +15,12 @@ export class InodeSet {
   #mask = FIRST_ROWS - 1;
   #count = 0;
 
-  /** Adds an inode; false when it was there. */
-  add(major: number, minor: number, low: number, high: number): boolean {
+  /** Adds the inode of a struct statx at an offset; false when it was there. */
+  add(view: DataView, statxAt: number): boolean {
+    const major = view.getUint32(statxAt + STATX.devMajor, true);
+    const minor = view.getUint32(statxAt + STATX.devMinor, true);
+    const low = view.getUint32(statxAt + STATX.ino, true);
+    const high = view.getUint32(statxAt + STATX.ino + 4, true);
     const at = this.#find(major, minor, low, high);
     if (this.#isUsed(at)) return false;
     this.#put(at, major, minor, low, high);

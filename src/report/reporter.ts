@@ -14,7 +14,7 @@ import { getU64 } from '../base/struct.ts';
 import type { RangeReader } from '../extents/ranges.ts';
 import { noPages, type Residency } from '../pagecache/residency.ts';
 import { Addresses, type DiskCounts, type Looked, STATX_AT, UNIT_BYTES } from './addresses.ts';
-import { type ReportCalls, STATX, STATX_BYTES } from './calls.ts';
+import { deviceOf, type ReportCalls, STATX, STATX_BYTES } from './calls.ts';
 import { Copies } from './copies.ts';
 import { InodeSet } from './inodes.ts';
 import { Paths } from './paths.ts';
@@ -98,7 +98,7 @@ export class Reporter implements Visitor {
     layerless: 0,
   };
   readonly bytes: ByteCounts = { cached: 0, dirty: 0, writeback: 0, unidentified: 0 };
-  readonly disk: DiskCounts = { bytes: 0, shared: 0 };
+  readonly disk: DiskCounts = { bytes: 0, shared: 0, unidentified: 0 };
   readonly paths = new Paths();
   /** The ranges that are in memory, and with `disk` those that are on disk, in files by number (`paths`). */
   readonly copies = new Copies(UNIT_BYTES);
@@ -219,7 +219,10 @@ export class Reporter implements Visitor {
     const nanoseconds = view.getUint32(STATX_AT + STATX.ctime + 8, true);
     // What may have been written since the pages were counted: they are counted again, with the time of change known.
     const isRecent = seconds * 1000 > Date.now() - RECENT_MS;
-    if (isRecent && residency.count(fd, counts) < 0) return;
+    if (isRecent && residency.count(fd, counts) < 0) {
+      this.files.failed++;
+      return;
+    }
     const size = getU64(view, STATX_AT + STATX.size);
     const inode = getU64(view, STATX_AT + STATX.ino);
     const file = this.#addFile(folder, nameAt);
@@ -227,6 +230,7 @@ export class Reporter implements Visitor {
     const on = this.#addresses.filesystem(fd, this.#device());
     const sync = isRecent && clean;
     const looked = on === undefined ? undefined : { fd, file, on, inode, sync };
+    if (disk && looked === undefined) this.disk.unidentified++;
     if (disk && looked !== undefined) this.#addresses.addAll(this.diskCopies, looked, size, this.disk);
     if (counts.cached === 0) return;
     this.#countCached(file, counts.cached * pageBytes, inode);
@@ -292,8 +296,7 @@ export class Reporter implements Visitor {
   }
 
   #device(): number {
-    const { view } = this.#o.scratch;
-    return view.getUint32(STATX_AT + STATX.devMajor, true) * 2 ** 32 + view.getUint32(STATX_AT + STATX.devMinor, true);
+    return deviceOf(this.#o.scratch.view, STATX_AT);
   }
 
   /** Reads the attributes of a file; false when it was counted already: it may have several names, or be shown by several mounts. */
@@ -302,14 +305,7 @@ export class Reporter implements Visitor {
       this.files.failed++;
       return false;
     }
-    const { view } = this.#o.scratch;
-    const at = STATX_AT;
-    const isNew = this.#inodes.add(
-      view.getUint32(at + STATX.devMajor, true),
-      view.getUint32(at + STATX.devMinor, true),
-      view.getUint32(at + STATX.ino, true),
-      view.getUint32(at + STATX.ino + 4, true),
-    );
+    const isNew = this.#inodes.add(this.#o.scratch.view, STATX_AT);
     if (!isNew) this.files.links++;
     return isNew;
   }

@@ -106,7 +106,13 @@ export type ReportResult = ReturnType<typeof resultOf>;
 
 function diskOf({ disk, diskCopies }: Reporter) {
   const duplicate = diskCopies.duplicates(() => {});
-  return { bytes: disk.bytes, distinct: disk.bytes - duplicate, duplicate, shared: disk.shared };
+  return {
+    bytes: disk.bytes,
+    distinct: disk.bytes - duplicate,
+    duplicate,
+    shared: disk.shared,
+    unidentified: disk.unidentified,
+  };
 }
 
 function named(reporter: Reporter, groups: Groups, row: number): ReportGroup {

@@ -4,6 +4,7 @@
  */
 
 import { dirname } from 'node:path';
+import { mountinfoText } from '../base/mountinfo.ts';
 
 /** What is mounted where: fields of a line of proc_pid_mountinfo(5), in the order of mounting. */
 export interface Mounted {
@@ -69,7 +70,8 @@ export class Views {
   }
 }
 
-function isBelow(path: string, folder: string): boolean {
+/** Whether a path is a folder, or below it. */
+export function isBelow(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder.endsWith('/') ? folder : `${folder}/`);
 }
 
@@ -100,7 +102,7 @@ export function overlayView({ root, mountpoint, superOptions }: Mounted, metacop
   let metacopy = metacopyByDefault;
   for (const option of superOptions.split(',')) {
     const [name = '', value = ''] = splitOnce(option, '=');
-    const text = unescaped(value);
+    const text = mountinfoText(value);
     if (name === 'upperdir') upper.push(withoutBackslashes(text));
     else if (name === 'lowerdir') lower.push(...layersOf(text));
     else if (name === 'lowerdir+') lower.push(text);
@@ -120,12 +122,6 @@ export function overlayView({ root, mountpoint, superOptions }: Mounted, metacop
 function splitOnce(text: string, separator: string): [string, string] {
   const at = text.indexOf(separator);
   return at < 0 ? [text, ''] : [text.slice(0, at), text.slice(at + 1)];
-}
-
-/** Commas, blanks and backslashes are written in octal; bytes beyond ASCII are UTF-8. */
-function unescaped(text: string): string {
-  const decoded = text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-  return Buffer.from(decoded, 'latin1').toString('utf8');
 }
 
 /** The layers of `lowerdir=`, between colons that no backslash precedes. */

@@ -6,7 +6,7 @@
 import { EACCES, ENAMETOOLONG, ENOENT } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
-import { type ReportCalls, STATFS, STATX } from './calls.ts';
+import { deviceOf, type ReportCalls, STATFS, STATX } from './calls.ts';
 import { InodeSet } from './inodes.ts';
 import { NO_FOLDER } from './paths.ts';
 import { openedPath, type View, type Views } from './views.ts';
@@ -22,7 +22,6 @@ export interface Visitor {
 }
 
 export interface WalkCounts {
-  folders: number;
   /** Fifos, sockets, devices and symbolic links. */
   special: number;
   /** Folders that the caller may not read, and others that couldn't be read. */
@@ -82,12 +81,13 @@ export interface WalkerOptions {
 }
 
 export class Walker {
-  readonly counts: WalkCounts = { folders: 0, special: 0, denied: 0, failed: 0, vanished: 0, skipped: 0 };
+  readonly counts: WalkCounts = { special: 0, denied: 0, failed: 0, vanished: 0, skipped: 0 };
   /** What was met that shows other folders' files. */
   readonly met = new Set<View>();
   /** How much of the walk is done, from 0 to 1: each folder counts as much as its siblings together with it. */
   done = 0;
   readonly #o: WalkerOptions;
+  /** Those that were walked: bind mounts show them twice. */
   readonly #folders = new InodeSet();
   readonly #pending: Pending[] = [];
 
@@ -156,26 +156,13 @@ export class Walker {
     putString(this.#o.memory, PATH_AT, '');
     const read = calls.statx(fd, address + PATH_AT, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, address + STATX_AT);
     const type = view.getUint16(STATX_AT + STATX.mode, true) & c.S_IFMT;
-    const here =
-      view.getUint32(STATX_AT + STATX.devMajor, true) * 2 ** 32 + view.getUint32(STATX_AT + STATX.devMinor, true);
+    const here = deviceOf(view, STATX_AT);
     if (read < 0) this.#failed(read);
     else if (type === c.S_IFREG) this.#file(next);
     else if (type !== c.S_IFDIR) this.counts.special++;
     else if (device !== here && this.#isLeftOut(fd, device)) this.counts.skipped++;
-    else if (this.#isNew()) this.#list(fd, next, here);
+    else if (this.#folders.add(view, STATX_AT)) this.#list(fd, next, here);
     calls.close(fd);
-  }
-
-  /** Whether the folder at hand wasn't walked yet: bind mounts show it twice. */
-  #isNew(): boolean {
-    const { view } = this.#o.memory;
-    const at = STATX_AT;
-    return this.#folders.add(
-      view.getUint32(at + STATX.devMajor, true),
-      view.getUint32(at + STATX.devMinor, true),
-      view.getUint32(at + STATX.ino, true),
-      view.getUint32(at + STATX.ino + 4, true),
-    );
   }
 
   #failed(error: number): void {
@@ -222,7 +209,6 @@ export class Walker {
   }
 
   #list(fd: number, next: Pending, device: number): void {
-    this.counts.folders++;
     const { calls, memory, visitor } = this.#o;
     const { address, bytes, view } = memory;
     const folder = visitor.folder(next.parent, next.name);

@@ -14,6 +14,7 @@ import {
 } from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { putString } from '../base/memory.ts';
+import { mountinfoText } from '../base/mountinfo.ts';
 import { setU64 } from '../base/struct.ts';
 import { close, mountSetattr, openTree } from './libc.ts';
 
@@ -58,11 +59,6 @@ export interface MountEntry {
   readonly superOptions: string;
 }
 
-/** Paths in mountinfo have their blanks and backslashes written in octal: proc_pid_mountinfo(5). */
-function octalDecoded(text: string): string {
-  return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
-}
-
 /** What is mounted in this process's namespace, in the order of mounting. */
 export function mounts(): MountEntry[] {
   const entries: MountEntry[] = [];
@@ -77,17 +73,13 @@ export function mounts(): MountEntry[] {
       parentId: Number(parentId),
       major: Number(major),
       minor: Number(minor),
-      root: fromLatin1(octalDecoded(root)),
-      mountpoint: fromLatin1(octalDecoded(mountpoint)),
+      root: mountinfoText(root),
+      mountpoint: mountinfoText(mountpoint),
       options,
       type,
-      source: fromLatin1(octalDecoded(source)),
+      source: mountinfoText(source),
       superOptions,
     });
   }
   return entries;
-}
-
-function fromLatin1(text: string): string {
-  return Buffer.from(text, 'latin1').toString('utf8');
 }

@@ -192,17 +192,17 @@ test('a mount of sharedext whose daemon is gone is said not to be looked at', ()
     );
     process.kill(status.pid, 'SIGKILL');
     try {
-      assert.throws(
-        () =>
-          execFileSync(process.execPath, [PROGRAM, 'report', filesystem.folder], { stdio: 'pipe', encoding: 'utf8' }),
-        (error: unknown) =>
-          typeof error === 'object' &&
-          error !== null &&
-          'status' in error &&
-          error.status === 1 &&
-          'stdout' in error &&
-          /was not looked at: its daemon is gone/.test(String(error.stdout)),
-      );
+      for (const path of [filesystem.folder, mounted])
+        assert.throws(
+          () => execFileSync(process.execPath, [PROGRAM, 'report', path], { stdio: 'pipe', encoding: 'utf8' }),
+          (error: unknown) =>
+            typeof error === 'object' &&
+            error !== null &&
+            'status' in error &&
+            error.status === 1 &&
+            'stdout' in error &&
+            /was not looked at: its daemon is gone/.test(String(error.stdout)),
+        );
     } finally {
       execFileSync('umount', ['-l', mounted]);
       rmSync(`/run/sharedext/${status.minor}.sock`, { force: true });

@@ -135,8 +135,9 @@ ${partsTable(report)}
 ## Reports
 
 \`sharedext report\` on a tree and nine snapshots of it, beside vmtouch, which counts the pages of files and doesn't know which
-are copies. Whole processes, with their start; the folders were in memory. Right after all files were read ("everything")
-each file's extents must be looked at as well.
+are copies. Whole processes, with their start; the folders were in memory. Right after all files were read ("everything";
+what the kernel reclaims meanwhile isn't counted) each file's extents must be looked at as well. A peak of 14 MiB is that of the
+meter itself: what is measured had that or less.
 
 ${snapshotsTable(report)}
 

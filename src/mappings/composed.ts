@@ -18,7 +18,7 @@
  */
 
 import { EDQUOT, ENOSPC, errnoName } from '../base/errno.ts';
-import { FIRST_LINEAR, IntervalMap, NONE } from '../base/intervalmap.ts';
+import { END, FIRST_LINEAR, IntervalMap, NONE } from '../base/intervalmap.ts';
 import { type ExtentMap, PLAIN, RowTable } from '../extents/extentmap.ts';
 import { PRIVATE, type RangeOptions, type RangeReader } from '../extents/ranges.ts';
 import type { ExtentIndex } from './extentindex.ts';
@@ -45,8 +45,6 @@ const WINDOW_EXTENTS = 64;
 /** How long a window is at most: FIEMAP of btrfs puts extents that touch together, and looks up who shares each of them. */
 const WINDOW_BYTES = 4 << 20;
 const PAGE_BYTES = 4096;
-/** Behind the last block of any file. */
-const END = Number.MAX_SAFE_INTEGER;
 
 /** A file that is open on the composed route. */
 export interface ComposedFile {

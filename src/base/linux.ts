@@ -98,5 +98,11 @@ export const PR_SET_SECUREBITS = 28;
 export const SECBIT_NO_SETUID_FIXUP = 1 << 2;
 
 export const AF_UNIX = 1;
+export const SOCK_SEQPACKET = 5;
+export const SOL_SOCKET = 1;
+export const SCM_RIGHTS = 1;
+export const MSG_DONTWAIT = 0x40;
+export const MSG_NOSIGNAL = 0x4000;
+export const MSG_CMSG_CLOEXEC = 0x4000_0000;
 export const SOCK_DGRAM = 2;
 export const SOCK_CLOEXEC = O_CLOEXEC;

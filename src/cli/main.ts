@@ -12,12 +12,14 @@ import { installCommand } from './install.ts';
 import { mountCommand } from './mount.ts';
 import { version } from './package.ts';
 import { reportCommand } from './report.ts';
+import { restartCommand } from './restart.ts';
 import { statusCommand } from './status.ts';
 import { umountCommand } from './umount.ts';
 
 const commands = [
   mountCommand(),
   umountCommand(),
+  restartCommand(),
   statusCommand(),
   reportCommand(),
   doctorCommand(),

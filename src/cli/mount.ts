@@ -80,10 +80,17 @@ async function run(source: string, mountpoint: string, flags: MountFlags): Promi
     ]);
     return;
   }
-  const { live } = await import('../daemon/life.ts');
   const log = (line: string): void => {
     process.stderr.write(`sharedext: ${line}\n`);
   };
+  const { KEEPER_VARIABLE } = await import('../daemon/keeping.ts');
+  const keeperFd = process.env[KEEPER_VARIABLE];
+  if (keeperFd === undefined) {
+    const { superviseMount } = await import('../daemon/background.ts');
+    process.exit(await superviseMount(programPath, process.argv.slice(2), log));
+  }
+  const { live } = await import('../daemon/life.ts');
+  const trace = flags.debug === true;
   // Nothing that is still open keeps the process: its mount has ended.
-  process.exit(await live({ source, mountpoint, options, trace: flags.debug === true, version, log }));
+  process.exit(await live({ source, mountpoint, options, keeperFd: Number(keeperFd), trace, version, log }));
 }

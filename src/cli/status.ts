@@ -153,7 +153,7 @@ function details(report: MountReport): string {
   const rows: [string, string][] = [
     [
       'daemon',
-      `process ${report.pid}, version ${report.version}, up ${duration(report.uptimeSeconds)}, ${bytes(memory.rssBytes)}`,
+      `process ${report.pid}, version ${report.version}, up ${duration(report.uptimeSeconds)}, ${bytes(memory.rssBytes)}; ${report.takeovers} taken over`,
     ],
     ['filesystem', `${report.filesystem}, device 0:${report.minor}`],
     ['store', report.store ?? 'none (nosharedext)'],

@@ -11,6 +11,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { UserError } from '../base/errno.ts';
 import { logPath, makeRuntimeDirectory, removeEmptyLog, startLogPath } from './runtime.ts';
+import { supervise } from './supervisor.ts';
 
 const READY_FD = 3;
 
@@ -28,9 +29,7 @@ export async function startInBackground(program: string, args: readonly string[]
   const child = spawn(process.execPath, [...process.execArgv, program, ...args], {
     detached: true,
     stdio: ['ignore', logFd, logFd, 'pipe'],
-    // Threads for what waits for a device; libuv's default is 4.
     env: {
-      UV_THREADPOOL_SIZE: '16',
       ...process.env,
       SHAREDEXT_READY_FD: String(READY_FD),
       SHAREDEXT_LOG: log,
@@ -78,6 +77,44 @@ function parseOutcome(line: string): Outcome | undefined {
   if (typeof value !== 'object' || value === null || !('ok' in value)) return undefined;
   if (value.ok === true && 'minor' in value) return { ok: true, minor: Number(value.minor) };
   return { ok: false, error: 'error' in value ? String(value.error) : 'unknown error' };
+}
+
+/**
+ * Supervises a mount in this process, from its start to its end, and tells whoever started it in the background. Returns the
+ * exit status.
+ *
+ * @throws UserError when there is no mount, and nobody else is told.
+ */
+export async function superviseMount(
+  program: string,
+  args: readonly string[],
+  log: (line: string) => void,
+): Promise<number> {
+  const starter = starterOf(process.env);
+  delete process.env['SHAREDEXT_READY_FD'];
+  delete process.env['SHAREDEXT_LOG'];
+  let failure: string | undefined;
+  let mounted = false;
+  // The terminal that a daemon was started from may go away.
+  if (starter !== undefined) process.on('SIGHUP', () => {});
+  const status = await supervise({
+    program,
+    args,
+    log,
+    started(outcome) {
+      if ('error' in outcome) {
+        if (starter === undefined) failure = outcome.error;
+        else starter.report({ ok: false, error: outcome.error });
+        return true;
+      }
+      mounted = true;
+      return starter?.report({ ok: true, minor: outcome.facts.minor }) ?? true;
+    },
+  });
+  if (failure !== undefined) throw new UserError(failure);
+  // Whoever started it reads the log of what never was.
+  if (mounted) starter?.end();
+  return status;
 }
 
 /** The child's side: undefined for a process that was not started by `startInBackground`. */

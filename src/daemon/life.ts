@@ -1,15 +1,17 @@
 /**
- * The life of one daemon process: mounts, opens its control socket, says that it is ready, serves, and ends with its mount.
- * The first SIGINT or SIGTERM unmounts; a mount that is in use is detached then, and the process ends when its last user
- * does. The second one exits at once: the mount's last users get errors, and the next mount empties the store.
+ * The life of one server process: mounts, or takes a mount over from a server that was killed, opens its control socket, says
+ * that it is ready, serves, and ends with its mount. Its supervisor (`supervisor.ts`) starts it. The first SIGINT or SIGTERM
+ * unmounts; a mount that is in use is detached then, and the process ends when its last user does. The second one ends it at
+ * once: the mount's last users get errors, and the next mount empties the store.
  */
 
 import { errnoText, UserError } from '../base/errno.ts';
 import { tracer } from '../fuse/server/trace.ts';
-import { notifyServiceManager } from '../sys/notify.ts';
-import { starterOf } from './background.ts';
-import { type ControlSocket, openControlSocket } from './control.ts';
+import { onReadable } from '../sys/libc.ts';
+import { MessageSocket } from '../sys/rights.ts';
+import { type Commands, type ControlSocket, openControlSocket } from './control.ts';
 import { heldBy } from './held.ts';
+import { Keeper } from './keeping.ts';
 import type { MountOptions } from './options.ts';
 import { type Server, serve } from './server.ts';
 import { statusOf } from './status.ts';
@@ -18,6 +20,8 @@ export interface LifeOptions {
   readonly source: string;
   readonly mountpoint: string;
   readonly options: MountOptions;
+  /** The socket on which the supervisor is talked to. */
+  readonly keeperFd: number;
   /** Whether each request and reply is printed. */
   readonly trace: boolean;
   readonly version: string;
@@ -27,25 +31,27 @@ export interface LifeOptions {
 
 /** How long an unmount may take before it is said that the mount is still in use. */
 const PATIENCE_MS = 1000;
+/** How long a server that is to be replaced waits for what it has on other threads. */
+const REPLACED_MS = 2000;
+const POLL_MS = 5;
 
 /** Runs from the mount to its end, and returns the exit status of the process. */
 export async function live(given: LifeOptions): Promise<number> {
   const { log } = given;
-  const starter = starterOf(process.env);
+  const keeper = new Keeper(new MessageSocket(given.keeperFd));
   let server: Server | undefined;
   let control: ControlSocket | undefined;
   let signals = 0;
   const onSignal = (): void => {
     if (++signals > 1) {
       control?.close();
+      keeper.over();
       process.exit(1);
     }
     if (server !== undefined) void unmount(server, log);
   };
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
-  // The terminal that a daemon was started from may go away, and so may whoever reads what is printed.
-  process.on('SIGHUP', starter === undefined ? onSignal : () => {});
   process.stderr.on('error', () => {});
 
   const startedMs = Date.now();
@@ -54,26 +60,54 @@ export async function live(given: LifeOptions): Promise<number> {
       source: given.source,
       mountpoint: given.mountpoint,
       options: given.options,
+      keeper,
       log,
       ...(given.trace && { observer: tracer((line) => process.stderr.write(`${line}\n`)) }),
     });
   } catch (error) {
-    if (starter === undefined || !(error instanceof UserError)) throw error;
-    starter.report({ ok: false, error: error.message });
+    if (!(error instanceof UserError)) throw error;
+    keeper.failed(error.message);
     return 1;
   }
-  control = await openControl(server, given.version, startedMs, log);
-  const wanted = starter?.report({ ok: true, minor: server.minor }) ?? true;
-  notifyServiceManager('READY=1');
+  const served = server;
+  control = await openControl(
+    served,
+    {
+      status: () => statusOf(served, given.version, startedMs),
+      mappings: () => heldBy(served),
+      restart: () => {
+        void replace(served, control, keeper);
+        return { pid: process.pid };
+      },
+    },
+    log,
+  );
+  process.chdir('/');
+  keeper.ready(served.facts);
+  const watch = onReadable(given.keeperFd, () => {
+    watch.close();
+    log(`The supervisor of ${served.mountpoint} is gone: the mount is served on, and ends if this process does`);
+  });
   // A signal may have come before there was anything to unmount.
-  if (signals > 0 || !wanted) void unmount(server, log);
+  if (signals > 0) void unmount(served, log);
 
-  const why = await server.ended;
-  notifyServiceManager('STOPPING=1');
+  const why = await served.ended;
   control?.close();
-  if (why !== undefined) log(`The mount on ${server.mountpoint} ended: ${why}`);
-  starter?.end();
+  if (why !== undefined) log(`The mount on ${served.mountpoint} ended: ${why}`);
+  keeper.over();
   return why === undefined ? 0 : 1;
+}
+
+/** Ends this process in favour of another, which gets what isn't answered. */
+async function replace(server: Server, control: ControlSocket | undefined, keeper: Keeper): Promise<void> {
+  server.stop();
+  const deadline = performance.now() + REPLACED_MS;
+  while (server.session.waiting > 0 && performance.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+  control?.close();
+  keeper.restart();
+  process.exit(0);
 }
 
 async function unmount(server: Server, log: (line: string) => void): Promise<void> {
@@ -92,15 +126,11 @@ async function unmount(server: Server, log: (line: string) => void): Promise<voi
 /** A mount without a control socket is a good mount that `status` can't ask; it says so. */
 async function openControl(
   server: Server,
-  version: string,
-  startedMs: number,
+  commands: Commands,
   log: (line: string) => void,
 ): Promise<ControlSocket | undefined> {
   try {
-    return await openControlSocket(server.minor, {
-      status: () => statusOf(server, version, startedMs),
-      mappings: () => heldBy(server),
-    });
+    return await openControlSocket(server.facts.minor, commands);
   } catch (error) {
     log(`Cannot open the control socket: ${error instanceof Error ? error.message : String(error)}`);
     return undefined;

@@ -129,7 +129,7 @@ function probeBacking(deviceFd: number, source: Source | undefined, scratch: Mem
   }
   if (fd < 0)
     return missing(name, `no file can be made in ${where}: ${errnoText(fd)}`, 'make room, or mount it writable');
-  const backing = new FuseBackingFiles(deviceFd, 1, allocate('backing files', 64));
+  const backing = new FuseBackingFiles(deviceFd, 1, allocate('backing files', 64), new Uint32Array(1), 0);
   const id = backing.open(fd);
   if (id > 0) backing.close(id);
   sys.close(fd);

@@ -11,30 +11,36 @@ import { AT_EMPTY_PATH, MNT_DETACH, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } 
 import { putString } from '../base/memory.ts';
 import type { Composing } from '../filesystem/composing.ts';
 import { NodeDescriptors } from '../filesystem/descriptors.ts';
+import { reopenHandles } from '../filesystem/files.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
 import { HANDLE_BYTES } from '../filesystem/handles.ts';
 import { type CachePolicy, type Mount, SCRATCH } from '../filesystem/mount.ts';
-import { NodeTable, nodeTableBytes, ROOT } from '../filesystem/nodes.ts';
-import { OpenTable, openTableBytes } from '../filesystem/opens.ts';
+import { type NodeTable, ROOT } from '../filesystem/nodes.ts';
+import { type OpenTable, ROUTE_OWN } from '../filesystem/opens.ts';
+import { Repeats } from '../filesystem/repeats.ts';
 import { Routes } from '../filesystem/routes.ts';
 import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
-import { BUFFER_BYTES, type Observer, Session } from '../fuse/server/session.ts';
+import { type Observer, Session, settleInterrupted } from '../fuse/server/session.ts';
 import type { ExtentIndex } from '../mappings/extentindex.ts';
 import type { MappingStore } from '../mappings/store.ts';
 import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
 import * as sys from '../sys/libc.ts';
-import { allocate, allocateShared } from '../sys/memory.ts';
+import { allocate } from '../sys/memory.ts';
 import { mounts } from '../sys/mounts.ts';
+import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import { checkMountpoint } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { makeComposing, openSharing, type Sharing } from './sharing.ts';
-import { existingDirectory, identityOf, openSource, type Source } from './source.ts';
+import { adoptSource, existingDirectory, identityOf, openSource, type Source } from './source.ts';
+import { flawOf, makeState, openState, type State } from './state.ts';
 import { Undo } from './undo.ts';
 
 export interface ServerOptions {
   readonly source: string;
   readonly mountpoint: string;
   readonly options: MountOptions;
+  /** Who holds what a later server needs, and what this one gets of an earlier one. */
+  readonly keeper: Keeper;
   readonly observer?: Observer;
   readonly log: (line: string) => void;
 }
@@ -45,8 +51,6 @@ export interface Server {
   readonly mountpoint: string;
   readonly options: MountOptions;
   readonly cache: CachePolicy;
-  /** The minor device number of the mount, which names its connection under fusectl and its control socket. */
-  readonly minor: number;
   readonly session: Session;
   readonly nodes: NodeTable;
   readonly opens: OpenTable;
@@ -57,8 +61,14 @@ export interface Server {
   /** The composed route, and what it holds; undefined when it is off. */
   readonly composing: Composing | undefined;
   readonly index: ExtentIndex | undefined;
-  /** Where the clones are, relative to the store's parent; undefined when sharing is off. */
+  /** Where the clones are; undefined when sharing is off. */
   readonly storePath: string | undefined;
+  /** What a later server needs to know of the mount. */
+  readonly facts: Facts;
+  /** How often another server has taken the mount over. */
+  readonly takeovers: number;
+  /** Stops serving, without an end of the mount: what isn't answered comes to the next server. */
+  stop(): void;
   /** Unmounts; lazily when the mount is in use, so that it ends when its last user does. Returns 0 or a negated errno. */
   unmount(): Promise<number>;
   /** Settles when everything is released; the text says why where the mount did not end by an unmount. */
@@ -95,12 +105,17 @@ export async function serve(given: ServerOptions): Promise<Server> {
 }
 
 async function start(given: ServerOptions, undo: Undo): Promise<Server> {
-  const { options } = given;
+  const { options, keeper } = given;
+  const { facts } = keeper;
   const scratch = allocate('setting up', 65_536);
-  const source = openSource(given.source, scratch);
+  const source =
+    facts === undefined
+      ? openSource(given.source, scratch)
+      : adoptSource(facts.source, keeper.take(KEPT.sourceMount), keeper.take(KEPT.source), scratch);
   undo.push(() => source.close());
-  const mountpoint = existingDirectory('mountpoint', given.mountpoint);
-  checkMountpoint(source.path, mountpoint);
+  // A mountpoint that is served already can't be looked at: nobody would answer.
+  const mountpoint = facts?.mountpoint ?? existingDirectory('mountpoint', given.mountpoint);
+  if (facts === undefined) checkMountpoint(source.path, mountpoint);
   const cache = cachePolicy(options, source.path === mountpoint);
 
   // Capabilities stay when the ids of this thread change for a caller's; a umask never hides what a caller asked for.
@@ -111,25 +126,50 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const previousUmask = sys.umask(0o077);
   undo.push(() => sys.umask(previousUmask));
 
-  const device = openDevice(scratch);
+  const device = facts === undefined ? openDevice(scratch) : new FuseDevice(keeper.take(KEPT.device));
   undo.push(() => sys.close(device.fd));
-  const backing = new FuseBackingFiles(device.fd, options.maxBacking, allocate('backing files', 64));
+  const state = facts === undefined ? makeState(options) : takeOver(keeper.take(KEPT.state), options, device);
+  undo.push(() => sys.close(state.fd));
+  const { words } = state.journal;
+  const backing = new FuseBackingFiles(
+    device.fd,
+    options.maxBacking,
+    allocate('backing files', 64),
+    words,
+    state.backing,
+  );
+  if (facts === undefined) {
+    keeper.keep(KEPT.sourceMount, source.mountFd);
+    keeper.keep(KEPT.source, source.directoryFd);
+    keeper.keep(KEPT.device, device.fd);
+    keeper.keep(KEPT.state, state.fd);
+  }
 
-  const shared = options.share ? openSharing(source, options, backing, undo) : undefined;
+  const shared = options.share ? openSharing(source, options, backing, state, keeper, undo) : undefined;
   const own = identityOf(source.mountFd, scratch);
-  const server = assemble(given, source, cache, device, backing, shared, own.subvolume);
+  const server = assemble(given, source, cache, device, backing, state, shared, own.subvolume);
   const { mount, session } = server;
 
-  const flags = options.flags;
-  const type = options.subtype ? 'fuse.sharedext' : 'fuse';
-  const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other`;
-  const mounted = sys.mount(source.path, mountpoint, type, flags, data);
-  if (mounted < 0) throw new UserError(`Cannot mount on ${mountpoint}: ${errnoText(mounted)}`);
+  let minor: number;
   let attached = true;
-  undo.push(() => {
-    if (attached) sys.umount2(mountpoint, MNT_DETACH);
-  });
-  const minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
+  if (facts === undefined) {
+    const flags = options.flags;
+    const type = options.subtype ? 'fuse.sharedext' : 'fuse';
+    const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other`;
+    const mounted = sys.mount(source.path, mountpoint, type, flags, data);
+    if (mounted < 0) throw new UserError(`Cannot mount on ${mountpoint}: ${errnoText(mounted)}`);
+    undo.push(() => {
+      if (attached) sys.umount2(mountpoint, MNT_DETACH);
+    });
+    minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
+  } else {
+    minor = facts.minor;
+    backing.adopt(backingIds(state));
+    for (const [name, fd] of keeper.held) mount.descriptors.adopt(name, fd);
+    reopenHandles(mount);
+    state.journal.commit();
+    session.takeUp(allocate('a notice', NOTICE_BYTES));
+  }
 
   const readiness = sys.onReadable(device.fd, () => {
     session.drain();
@@ -149,11 +189,14 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const ignore = (): void => {};
   process.on('SIGIO', ignore);
   undo.push(() => process.off('SIGIO', ignore));
-  const tidying = setInterval(() => tidy(shared, mount.composing), TIDY_INTERVAL_MS);
+  const tidying = setInterval(() => {
+    tidy(shared, mount.composing);
+    state.journal.commit();
+  }, TIDY_INTERVAL_MS);
   undo.push(() => clearInterval(tidying));
   const ended = session.ended.then((why) => {
     // After an unmount the mountpoint is whatever was there before: it must not be unmounted as well.
-    attached = why !== undefined;
+    attached = why !== undefined && facts === undefined;
     mount.descriptors.closeAll();
     for (const fd of mount.opens.descriptorsOpen()) sys.close(fd);
     undo.run();
@@ -165,7 +208,6 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     mountpoint,
     options,
     cache,
-    minor,
     session,
     nodes: mount.nodes,
     opens: mount.opens,
@@ -176,6 +218,15 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     composing: mount.composing,
     index: shared?.composed?.index,
     storePath: shared?.path,
+    facts: {
+      minor,
+      source: source.path,
+      mountpoint,
+      place: shared?.place ?? '',
+      storeParent: shared?.parentPath ?? '',
+    },
+    takeovers: state.takeovers,
+    stop: stopReading,
     async unmount() {
       const result = await sys.umount2.later(mountpoint, 0);
       return result === -EBUSY ? sys.umount2.later(mountpoint, MNT_DETACH) : result;
@@ -205,22 +256,21 @@ function assemble(
   cache: CachePolicy,
   device: FuseDevice,
   backing: FuseBackingFiles,
+  state: State,
   shared: Sharing | undefined,
   ownSubvolume: number,
 ): { readonly mount: Mount; readonly session: Session } {
   const { options } = given;
-  const input = allocate('requests', BUFFER_BYTES);
-  const output = allocate('replies', BUFFER_BYTES);
+  const { input, output, nodes, opens } = state;
   const notices = allocate('notices', NOTICE_BYTES);
   const scratch = allocate('scratch', 8192);
   putString(scratch, SCRATCH.dot, '.');
-  const nodes = new NodeTable(allocateShared('nodes', nodeTableBytes(options.maxNodes)).memory, options.maxNodes);
-  addRoot(source, nodes);
-  const opens = new OpenTable(allocateShared('opens', openTableBytes()).memory);
+  if (nodes.count === 0) addRoot(source, nodes);
+  state.journal.commit();
   const invalidate = (nodeid: number): void => {
     device.write(notices, invalidateAttributes(notices, nodeid));
   };
-  const descriptors = new NodeDescriptors(sys, nodes, source.mountFd);
+  const descriptors = new NodeDescriptors(sys, nodes, source.mountFd, given.keeper);
   const parts = shared?.composed;
   const composing = parts === undefined ? undefined : makeComposing(source, options, parts, scratch);
   const routes = new Routes({
@@ -243,6 +293,7 @@ function assemble(
     nodes,
     opens,
     routes,
+    repeats: new Repeats(state.journal, state.intent, Date.now),
     composing,
     descriptors,
     input,
@@ -261,12 +312,35 @@ function assemble(
     input,
     output,
     handlers: filesystem(mount),
+    progress: state.progress,
     onBug: (operation, error) => {
       given.log(`${operation} failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
     },
     ...(given.observer && { observer: given.observer }),
   });
   return { mount, session };
+}
+
+/** Takes an earlier server's state over, in the condition that it had between two requests. @throws UserError */
+function takeOver(fd: number, options: MountOptions, device: FuseDevice): State {
+  let state: State;
+  try {
+    state = openState(fd, options);
+  } catch (error) {
+    throw new UserError(`what the server before left isn't trusted: ${error instanceof Error ? error.message : error}`);
+  }
+  settleInterrupted(device, state.output, state.progress);
+  const flaw = flawOf(state);
+  if (flaw !== undefined) throw new UserError(`what the server before left isn't trusted: ${flaw}`);
+  return state;
+}
+
+/** The backing ids that the tables know. */
+function backingIds({ opens, mappings }: State): Set<number> {
+  const ids = new Set<number>();
+  for (const row of opens.rows()) if (opens.route(row) === ROUTE_OWN) ids.add(opens.backingId(row));
+  for (const row of mappings.alive()) if (mappings.users(row) > 0) ids.add(mappings.backingId(row));
+  return ids;
 }
 
 /** The root is node 1, which the kernel knows from the start and never forgets. */

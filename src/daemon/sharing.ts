@@ -21,23 +21,27 @@ import { BUFFER_BYTES } from '../fuse/server/session.ts';
 import { Composer } from '../mappings/composed.ts';
 import { ExtentIndex } from '../mappings/extentindex.ts';
 import { PACKS_SCRATCH_BYTES, Packs } from '../mappings/packs.ts';
-import { PLACE_SCRATCH_BYTES, type Place, takePlace } from '../mappings/place.ts';
+import { adoptPlace, PLACE_SCRATCH_BYTES, type Place, strayNames, takePlace } from '../mappings/place.ts';
 import { MappingStore, STORE_SCRATCH_BYTES } from '../mappings/store.ts';
 import { Residency } from '../pagecache/residency.ts';
 import type { FuseBackingFiles } from '../sys/fuse.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { readOnlyMount } from '../sys/mounts.ts';
+import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import type { MountOptions } from './options.ts';
 import { existingDirectory, identityOf, probeReflink, probeSameFilesystem, type Source } from './source.ts';
+import type { State } from './state.ts';
 import type { Undo } from './undo.ts';
 
 const MAX_FLOOR_BYTES = 2 ** 30;
 const RESIDENCY_BYTES = 4096;
 
 export interface Sharing {
-  /** Where the clones are, for people. */
+  /** Where the clones are, for people: the directory that holds the store, and the mount's folder in it. */
   readonly path: string;
+  readonly parentPath: string;
+  readonly place: string;
   readonly mappings: MappingStore;
   /** Absent when no file is to be composed. */
   readonly composed: ComposedParts | undefined;
@@ -54,13 +58,28 @@ export interface ComposedParts {
   readonly reader: ExtentReader;
 }
 
-/** Takes a place in the store, and puts together what shares. @throws UserError */
-export function openSharing(source: Source, options: MountOptions, backing: FuseBackingFiles, undo: Undo): Sharing {
+/**
+ * Takes a place in the store, or that of the server before, and puts together what shares.
+ *
+ * @throws UserError
+ */
+export function openSharing(
+  source: Source,
+  options: MountOptions,
+  backing: FuseBackingFiles,
+  state: State,
+  keeper: Keeper,
+  undo: Undo,
+): Sharing {
   const scratch = allocate('the store', PLACE_SCRATCH_BYTES);
-  const { place, parentPath } = openPlace(source, options, scratch, undo);
-  const readOnlyFd = readOnlyMount(place.directoryFd, scratch);
+  const adopted = keeper.facts !== undefined;
+  const { place, parentPath } = adopted
+    ? heldPlace(source, scratch, keeper.facts, keeper, undo)
+    : openPlace(source, options, scratch, keeper, undo);
+  const readOnlyFd = adopted ? keeper.take(KEPT.readOnly) : readOnlyMount(place.directoryFd, scratch);
   if (readOnlyFd < 0) throw new UserError(`Cannot make a read-only mount of the store: ${errnoText(readOnlyFd)}`);
   undo.push(() => sys.close(readOnlyFd));
+  if (!adopted) keeper.keep(KEPT.readOnly, readOnlyFd);
   const { floor, composed: minBytes } = options;
   const reader = new ExtentReader({ ioctl: sys.ioctl }, allocate('extents', EXTENT_READER_MEMORY_BYTES));
   const folders = { directoryFd: place.directoryFd, readOnlyFd, filesystem: source.filesystem };
@@ -71,7 +90,7 @@ export function openSharing(source: Source, options: MountOptions, backing: Fuse
   const composed =
     minBytes === undefined
       ? undefined
-      : makeComposer(source, folders, reader, storeRoot, {
+      : makeComposer(source, folders, reader, storeRoot, state.takeovers * 2 ** 32, {
           openClone: (row) => mappings?.openClone(row) ?? -EXDEV,
           isSpaceLow: () => mappings?.isSpaceLow() ?? false,
         });
@@ -82,6 +101,7 @@ export function openSharing(source: Source, options: MountOptions, backing: Fuse
     backing,
     ...folders,
     scratch: allocate('clones', STORE_SCRATCH_BYTES),
+    rows: state.mappings,
     maxMappings: options.maxMappings,
     floorBytes: 'bytes' in floor ? floor.bytes : Math.min((source.totalBytes * floor.percent) / 100, MAX_FLOOR_BYTES),
     monotonicMs: () => performance.now(),
@@ -95,7 +115,32 @@ export function openSharing(source: Source, options: MountOptions, backing: Fuse
         },
       }),
   });
-  return { path: `${parentPath}/${place.name}`, mappings, composed, ...identity };
+  if (adopted) {
+    mappings.adopt();
+    // Packs were known to the server before alone.
+    const known = mappings;
+    void removeNames(
+      place.directoryFd,
+      strayNames(sys, scratch, place.directoryFd, (name) => known.isClone(name)),
+    );
+  }
+  return {
+    path: `${parentPath}/${place.name}`,
+    parentPath,
+    place: place.name,
+    mappings,
+    composed,
+    ...identity,
+  };
+}
+
+/** Deletes files of the store on another thread: one of many extents takes long. */
+async function removeNames(directoryFd: number, names: readonly string[]): Promise<void> {
+  const memory = allocate('a name', 128);
+  for (const name of names) {
+    putString(memory, 0, name);
+    await sys.unlinkat.later(directoryFd, memory.address, 0);
+  }
 }
 
 /** The composed route of a mount. `scratch` is the mount's own. */
@@ -130,6 +175,7 @@ function makeComposer(
   folders: StoreFolders,
   reader: ExtentReader,
   storeRoot: number | undefined,
+  firstPack: number,
   store: { readonly openClone: (row: number) => number; readonly isSpaceLow: () => boolean },
 ): ComposedParts {
   const { blockBytes, filesystem } = source;
@@ -148,6 +194,7 @@ function makeComposer(
     scratch: allocate('packs', PACKS_SCRATCH_BYTES),
     openClone: store.openClone,
     inodeOf: (fd) => inodeOf(fd, statxMemory),
+    firstName: firstPack,
     monotonicMs: () => performance.now(),
     onFree: (from, to) => index.dropTargets(from, to),
   });
@@ -174,7 +221,18 @@ function inodeOf(fd: number, memory: Memory): number {
   return read < 0 ? read : getU64(memory.view, at + STATX_INO);
 }
 
-function openPlace(source: Source, options: MountOptions, scratch: Memory, undo: Undo) {
+/** The place of the server before. */
+function heldPlace(source: Source, scratch: Memory, facts: Facts, keeper: Keeper, undo: Undo) {
+  const parentPath = facts.storeParent;
+  const parentFd = keeper.take(KEPT.storeParent);
+  undo.push(() => sys.close(parentFd));
+  const options = { calls: sys, scratch, parentFd, parentPath, filesystem: source.filesystem };
+  const place = adoptPlace(options, keeper.take(KEPT.store), keeper.take(KEPT.place), facts.place);
+  undo.push(() => place.remove());
+  return { place, parentPath };
+}
+
+function openPlace(source: Source, options: MountOptions, scratch: Memory, keeper: Keeper, undo: Undo) {
   const parentPath = options.store === undefined ? source.path : existingDirectory('store', options.store);
   putString(scratch, 0, parentPath);
   const parentFd = sys.openat(AT_FDCWD, scratch.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -196,5 +254,8 @@ function openPlace(source: Source, options: MountOptions, scratch: Memory, undo:
   if (probeSameFilesystem(source.directoryFd, place.directoryFd, scratch) === -EXDEV) {
     throw new UserError(`Cannot use the store ${parentPath}: it is not on the filesystem of the source ${source.path}`);
   }
+  keeper.keep(KEPT.storeParent, parentFd);
+  keeper.keep(KEPT.store, place.storeFd);
+  keeper.keep(KEPT.place, place.directoryFd);
   return { place, parentPath };
 }

@@ -114,9 +114,19 @@ export function openSource(path: string, scratch: Memory): Source {
       `Cannot make a private mount of the source ${path}: ${errnoText(mountFd)}; sharedext needs root (CAP_SYS_ADMIN)`,
     );
   }
+  return sourceOf(real, facts.name, facts, mountFd, directoryFd);
+}
+
+function sourceOf(
+  path: string,
+  filesystem: Source['filesystem'],
+  facts: FilesystemFacts,
+  mountFd: number,
+  directoryFd: number,
+): Source {
   return {
-    path: real,
-    filesystem: facts.name,
+    path,
+    filesystem,
     mountFd,
     directoryFd,
     totalBytes: facts.totalBytes,
@@ -127,6 +137,13 @@ export function openSource(path: string, scratch: Memory): Source {
       close(directoryFd);
     },
   };
+}
+
+/** The source as an earlier server of the same mount opened it. @throws UserError */
+export function adoptSource(path: string, mountFd: number, directoryFd: number, scratch: Memory): Source {
+  const facts = filesystemFacts(directoryFd, scratch);
+  if (facts.name !== 'btrfs' && facts.name !== 'xfs') throw new UserError(`the source ${path} is on ${facts.name} now`);
+  return sourceOf(path, facts.name, facts, mountFd, directoryFd);
 }
 
 /** open_by_handle_at(2) wants a descriptor that isn't O_PATH; it holds the private mount. */

@@ -4,6 +4,7 @@ import { readdirSync } from 'node:fs';
 import { ROUTE_COMPOSED, ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED } from '../filesystem/opens.ts';
 import { operationOf } from '../fuse/wire/operations.ts';
 import type { Server } from './server.ts';
+import { STATE_VERSION } from './state.ts';
 
 export const STATUS_SCHEMA = 1;
 
@@ -52,9 +53,12 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     schema: STATUS_SCHEMA,
     version,
     pid: process.pid,
+    supervisor: process.ppid,
+    takeovers: server.takeovers,
+    stateVersion: STATE_VERSION,
     source: source.path,
     mountpoint: server.mountpoint,
-    minor: server.minor,
+    minor: server.facts.minor,
     filesystem: source.filesystem,
     store: server.storePath ?? null,
     options,

@@ -244,6 +244,7 @@ export function writeComposed(
   const appends = (fuse_write_in.flags.get(view, r.at) & c.O_APPEND) !== 0 && (writeFlags & FUSE_WRITE_CACHE) === 0;
   if (appends) at = m.calls.lseek(fd, 0, c.SEEK_END);
   if (at < 0) return at;
+  if (appends) at = m.opens.appendAt(m.nodes.openRow(r.nodeid - 1), r.uniqueLow, r.uniqueHigh, at);
   composing.changes(open, at, at + size);
   let written = 0;
   if (!waits) {

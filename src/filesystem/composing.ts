@@ -40,7 +40,9 @@ export type ComposedRefusal =
 
 /** A file that is open on the composed route. */
 export interface ComposedOpen {
-  readonly file: ComposedFile;
+  file: ComposedFile;
+  /** What `file` is to be replaced by, while the file's dirty pages are being written after a takeover. */
+  fresh: ComposedFile | undefined;
   /** What the file was when it was last looked at; `timesKnown` is false since it was changed through the mount. */
   size: number;
   readonly times: Float64Array;
@@ -150,6 +152,30 @@ export class Composing {
     if (open === undefined) return;
     this.#open.delete(row);
     this.#o.composer.close(open.file);
+    open.fresh = undefined;
+  }
+
+  /**
+   * Takes over a file that an earlier server had open, whose map is gone. At first all of it is read from the file itself: what was
+   * written to it may be in memory only, where its extents don't show it. When that is on the disk, its extents are looked at
+   * anew, but for what was written meanwhile. `fd` is open for reading and taken over; negative where that failed.
+   */
+  adopt(row: number, fd: number): void {
+    const { calls, composer, scratch } = this.#o;
+    const open = this.#unknown();
+    if (fd >= 0) this.#readTimes(open, fd);
+    open.timesKnown = false;
+    composer.ownAll(open.file);
+    this.#open.set(row, open);
+    if (fd < 0) return;
+    const fresh = composer.create(open.size, statx.ino.get(scratch.view, SCRATCH.statx), true);
+    open.fresh = fresh;
+    void calls.fdatasync.later(fd).then((synced) => {
+      calls.close(fd);
+      if (synced < 0 || open.fresh !== fresh) return;
+      open.fresh = undefined;
+      open.file = fresh;
+    });
   }
 
   /**
@@ -182,12 +208,14 @@ export class Composing {
     const same = this.#readTimes(open, fd);
     if (!known || same) return;
     this.resets++;
+    open.fresh = undefined;
     composer.ownAll(open.file);
   }
 
   /** The bytes from..to of an open file are about to be changed through the mount, until `changed`. */
   changes(open: ComposedOpen, from: number, to: number): void {
     this.#o.composer.own(open.file, from, to);
+    if (open.fresh !== undefined) this.#o.composer.own(open.fresh, from, to);
     open.timesKnown = false;
     open.changing++;
   }
@@ -204,22 +232,15 @@ export class Composing {
     if (packs.packs === 0) return false;
     for (const open of this.#open.values()) {
       composer.ownAll(open.file);
+      open.fresh = undefined;
       this.resets++;
     }
     return packs.dropIdle() > 0;
   }
 
   #candidate(fd: number, whole: boolean): ComposedOpen | ComposedRefusal {
-    const { calls, filesystem, scratch, isRealtime, composer, monotonicMs } = this.#o;
-    const open: ComposedOpen = {
-      file: composer.create(0, 0, false),
-      size: 0,
-      times: new Float64Array(4),
-      timesKnown: false,
-      changing: 0,
-      checkedMs: monotonicMs(),
-      ownReadEnd: -1,
-    };
+    const { calls, filesystem, scratch, isRealtime, composer } = this.#o;
+    const open = this.#unknown();
     this.#readTimes(open, fd);
     if (!open.timesKnown || open.size > Number.MAX_SAFE_INTEGER) return 'changing';
     const inode = statx.ino.get(scratch.view, SCRATCH.statx);
@@ -234,6 +255,20 @@ export class Composing {
     const counts = this.#counts;
     if (this.#o.residency.count(fd, counts) < 0 || this.#dirtyPages > 0) return 'dirty';
     return { ...open, file: composer.create(open.size, inode, counts.cached > 0) };
+  }
+
+  /** A file of which nothing is known yet. */
+  #unknown(): ComposedOpen {
+    return {
+      file: this.#o.composer.create(0, 0, false),
+      fresh: undefined,
+      size: 0,
+      times: new Float64Array(4),
+      timesKnown: false,
+      changing: 0,
+      checkedMs: this.#o.monotonicMs(),
+      ownReadEnd: -1,
+    };
   }
 
   /** Whether enough of the file is shared, by a look at some places of it. */

@@ -45,7 +45,8 @@ export function write(m: Mount, r: Request): Outcome {
   const handle = fuse_write_in.fh.get(view, r.at);
   const fd = m.opens.descriptor(handle);
   if (fd < 0) return -EBADF;
-  const composed = composedOf(m, slotOf(m, r.nodeid));
+  const slot = slotOf(m, r.nodeid);
+  const composed = composedOf(m, slot);
   if (m.composing !== undefined && composed !== undefined) {
     const waits = (m.opens.handleFlags(handle) & HANDLE_SYNCS) !== 0;
     return writeComposed(m, r, m.composing, composed, fd, waits);
@@ -56,11 +57,24 @@ export function write(m: Mount, r: Request): Outcome {
     const cleared = clearSetIds(m, fd);
     if (cleared < 0) return cleared;
   }
-  const written = m.calls.pwrite(fd, m.input.address + r.data, size, fuse_write_in.offset.get(view, r.at));
-  if (written < 0) return written;
+  // What an append that comes again has written already is at its place.
+  const before = appendedBefore(m, r, fd, slot, size);
+  const at = fuse_write_in.offset.get(view, r.at) + before;
+  const result = before === size ? 0 : m.calls.pwrite(fd, m.input.address + r.data + before, size - before, at);
+  if (result < 0 && before === 0) return result;
+  const written = before + Math.max(0, result);
   fuse_write_out.size.set(m.output.view, PAYLOAD, written);
   fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);
   return fuse_write_out.structBytes;
+}
+
+/** How many bytes of an append to a relayed file were written by a server that was killed before it answered. */
+function appendedBefore(m: Mount, r: Request, fd: number, slot: number, size: number): number {
+  if ((fuse_write_in.flags.get(m.input.view, r.at) & c.O_APPEND) === 0 || slot === NO_NODE) return 0;
+  const row = m.nodes.openRow(slot);
+  const end = m.calls.lseek(fd, 0, c.SEEK_END);
+  if (row < 0 || end < 0) return 0;
+  return Math.min(size, Math.max(0, end - m.opens.appendAt(row, r.uniqueLow, r.uniqueHigh, end)));
 }
 
 export function fallocate(m: Mount, r: Request): Outcome {

@@ -3,7 +3,8 @@
  * directories that were used lately (a direct-mapped cache, since every LOOKUP and CREATE needs its parent's), and nodes
  * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked special files, unlinked
  * files that are open on a shared mapping, detached nodes, and btrfs placeholders, which can't be opened by handle at all.
- * The latter are pinned until the kernel forgets them.
+ * The latter are pinned until the kernel forgets them; a copy of each is
+ * held elsewhere, so that they outlive this process.
  */
 
 import { EMFILE } from '../base/errno.ts';
@@ -13,10 +14,19 @@ import type { NodeTable } from './nodes.ts';
 
 const CACHED_DIRECTORIES = 512;
 
+/** Who holds copies of descriptors for a later server. */
+export interface Holder {
+  keep(name: string, fd: number): void;
+  drop(name: string): void;
+}
+
+const PIN = 'pin-';
+
 export class NodeDescriptors {
   readonly #calls: SourceCalls;
   readonly #nodes: NodeTable;
   readonly #mountFd: number;
+  readonly #holder: Holder;
   readonly #cachedSlots = new Int32Array(CACHED_DIRECTORIES).fill(-1);
   readonly #cachedFds = new Int32Array(CACHED_DIRECTORIES).fill(-1);
   readonly #pinned = new Map<number, number>();
@@ -24,7 +34,8 @@ export class NodeDescriptors {
   #latest = -1;
   #evicted = -1;
 
-  constructor(calls: SourceCalls, nodes: NodeTable, mountFd: number) {
+  constructor(calls: SourceCalls, nodes: NodeTable, mountFd: number, holder: Holder) {
+    this.#holder = holder;
     this.#calls = calls;
     this.#nodes = nodes;
     this.#mountFd = mountFd;
@@ -65,21 +76,45 @@ export class NodeDescriptors {
     this.#calls.close(fd);
   }
 
+  isPinned(slot: number): boolean {
+    return this.#pinned.has(slot);
+  }
+
   /** Keeps the node alive, by a descriptor that it takes over, until it is forgotten. */
   pin(slot: number, fd: number): void {
-    if (this.#pinned.has(slot)) this.#calls.close(fd);
-    else this.#pinned.set(slot, fd);
+    if (this.#pinned.has(slot)) {
+      this.#calls.close(fd);
+      return;
+    }
+    this.#pinned.set(slot, fd);
+    this.#holder.keep(`${PIN}${slot}`, fd);
+  }
+
+  unpin(slot: number): void {
+    const pinned = this.#pinned.get(slot);
+    if (pinned === undefined) return;
+    this.#pinned.delete(slot);
+    this.#calls.close(pinned);
+    this.#holder.drop(`${PIN}${slot}`);
+  }
+
+  /** Takes over what an earlier server pinned, if the name is that of a pin; what it is of no use to is closed. */
+  adopt(name: string, fd: number): void {
+    if (!name.startsWith(PIN)) return;
+    const slot = Number(name.slice(PIN.length));
+    if (this.#nodes.has(slot)) {
+      this.#pinned.set(slot, fd);
+      return;
+    }
+    this.#calls.close(fd);
+    this.#holder.drop(name);
   }
 
   /** The kernel has forgotten the node. */
   forget(slot: number): void {
     const line = slot & (CACHED_DIRECTORIES - 1);
     if (this.#cachedSlots[line] === slot) this.#drop(line);
-    if (this.#pinned.size === 0) return;
-    const pinned = this.#pinned.get(slot);
-    if (pinned === undefined) return;
-    this.#pinned.delete(slot);
-    this.#calls.close(pinned);
+    if (this.#pinned.size > 0) this.unpin(slot);
   }
 
   closeAll(): void {

@@ -35,6 +35,8 @@ interface Leftover {
   readonly bytes: Uint8Array;
 }
 
+const DIRECTORY_FLAGS = c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC;
+
 /** By file handle. Streams are few, and gone with their RELEASEDIR. */
 export type Leftovers = Map<number, Leftover>;
 
@@ -44,10 +46,10 @@ export function opendir(m: Mount, r: Request): Outcome {
   const dirFd = m.descriptors.acquire(slot);
   if (dirFd < 0) return dirFd;
   const path = m.scratch.address + SCRATCH.dot;
-  const fd = m.calls.openat(dirFd, path, c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC, 0);
+  const fd = m.calls.openat(dirFd, path, DIRECTORY_FLAGS, 0);
   m.descriptors.release(slot, dirFd);
   if (fd < 0) return fd;
-  const handle = m.opens.addHandle(fd, slot, 0);
+  const handle = m.opens.addHandle(fd, slot, 0, DIRECTORY_FLAGS);
   if (handle < 0) {
     m.calls.close(fd);
     return -ENFILE;

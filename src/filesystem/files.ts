@@ -14,7 +14,7 @@ import {
 } from '../fuse/wire/structs.ts';
 import { clearSetIds, identify, internIdentified, putEntry, slotOf, statDescriptor } from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
-import { asCaller, nameTaken } from './namespace.ts';
+import { asCaller, nameTaken, wasMade } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';
 import {
   HANDLE_MAPS,
@@ -171,7 +171,7 @@ function openWith(
   let handle = 0;
   if (access !== 'reads' || route === ROUTE_RELAYED || route === ROUTE_COMPOSED) {
     const syncs = (flags & c.O_SYNC) !== 0 ? HANDLE_SYNCS : 0;
-    handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs);
+    handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs, (flags & KEPT_FLAGS) | OUR_FLAGS);
     if (handle < 0) {
       m.calls.close(fd);
       dropOpen(m, slot, row, access === 'maps');
@@ -182,16 +182,52 @@ function openWith(
   }
   if (route === ROUTE_RELAYED) return putOpen(m, at, handle, 0, 0);
   if (route === ROUTE_COMPOSED) {
-    // Pages of a map have their place, which a descriptor that appends would not write to (pwrite(2), BUGS). An append-only
-    // file doesn't let go of the flag, and is only ever appended to.
-    if ((flags & c.O_APPEND) !== 0) m.calls.fcntl(fd, c.F_SETFL, (flags & c.O_NOATIME) | c.O_NONBLOCK);
-    // The kernel's readahead would read the shared ranges between private ones into the file's own pages.
-    m.calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_RANDOM);
+    prepareComposed(m, fd, flags);
     const composed = m.composing?.of(row);
     if (composed !== undefined) m.composing?.lookAgain(composed, fd, true);
     return putOpen(m, at, handle, FOPEN_DIRECT_IO, 0);
   }
   return putOpen(m, at, handle, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+}
+
+function prepareComposed(m: Mount, fd: number, flags: number): void {
+  // Pages of a map have their place, which a descriptor that appends would not write to (pwrite(2), BUGS). An append-only
+  // file doesn't let go of the flag, and is only ever appended to.
+  if ((flags & c.O_APPEND) !== 0) m.calls.fcntl(fd, c.F_SETFL, (flags & c.O_NOATIME) | c.O_NONBLOCK);
+  // The kernel's readahead would read the shared ranges between private ones into the file's own pages.
+  m.calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_RANDOM);
+}
+
+/**
+ * Opens again, in this process, what an earlier server had open. A file that can't be opened for writing any more, say because it
+ * was made immutable since, is opened for reading: its data goes by passthrough, and fsync works.
+ */
+export function reopenHandles(m: Mount): void {
+  for (const handle of m.opens.handles()) {
+    const slot = m.opens.handleSlot(handle);
+    m.opens.setDescriptor(handle, reopen(m, slot, m.opens.handleOpenFlags(handle)));
+  }
+  if (m.composing === undefined) return;
+  for (const row of m.opens.rows()) {
+    if (m.opens.route(row) !== ROUTE_COMPOSED) continue;
+    m.composing.adopt(row, m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(m.opens.slot(row)), OUR_FLAGS));
+  }
+}
+
+function reopen(m: Mount, slot: number, flags: number): number {
+  if (m.nodes.type(slot) === c.S_IFDIR) {
+    const dirFd = m.descriptors.acquire(slot);
+    if (dirFd < 0) return -1;
+    const fd = m.calls.openat(dirFd, m.scratch.address + SCRATCH.dot, flags, 0);
+    m.descriptors.release(slot, dirFd);
+    return Math.max(fd, -1);
+  }
+  const address = m.nodes.handleAddress(slot);
+  let fd = m.calls.openByHandleAt(m.mountFd, address, flags);
+  if (fd < 0) fd = m.calls.openByHandleAt(m.mountFd, address, (flags & ~c.O_ACCMODE) | c.O_RDONLY);
+  const row = m.nodes.openRow(slot);
+  if (fd >= 0 && row >= 0 && m.opens.route(row) === ROUTE_COMPOSED) prepareComposed(m, fd, flags);
+  return Math.max(fd, -1);
 }
 
 /** The row of a node that wasn't open: with the mapping's backing id, the file's own, or none. */
@@ -265,7 +301,12 @@ export function create(m: Mount, r: Request): Outcome {
   if (dirFd < 0) return dirFd;
   const path = m.input.address + r.name;
   const made = (flags & KEPT_FLAGS) | c.O_CREAT | c.O_EXCL | OUR_FLAGS;
+  const repeat = m.repeats.isRepeat(r);
+  if (!repeat) m.repeats.intend(r, m.scratch, -1);
   let result = asCaller(m, r, umask, () => m.calls.openat(dirFd, path, made, mode));
+  if (result === -EEXIST && repeat && wasMade(m, dirFd, path)) {
+    result = m.calls.openat(dirFd, path, (flags & KEPT_FLAGS) | OUR_FLAGS, 0);
+  }
   if (result === -EEXIST) result = nameTaken(m, dirFd, path, (flags & c.O_EXCL) !== 0);
   else if (result >= 0) result = replyCreated(m, parent, result, flags);
   m.descriptors.release(parent, dirFd);

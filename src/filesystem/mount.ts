@@ -11,6 +11,7 @@ import type { Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import type { NodeTable } from './nodes.ts';
 import type { OpenTable } from './opens.ts';
+import type { Repeats } from './repeats.ts';
 import type { Routes } from './routes.ts';
 
 export const SCRATCH = {
@@ -41,6 +42,7 @@ export interface Mount {
   readonly descriptors: NodeDescriptors;
   readonly opens: OpenTable;
   readonly routes: Routes;
+  readonly repeats: Repeats;
   /** Absent when no file is to be composed. */
   readonly composing: Composing | undefined;
   /** Requests arrive here; names and data are used in place. */

@@ -13,6 +13,7 @@ import {
   fuse_mknod_in,
   fuse_rename_in,
   fuse_rename2_in,
+  statx,
 } from '../fuse/wire/structs.ts';
 import {
   handleAt,
@@ -26,7 +27,7 @@ import {
 } from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
-import { ROUTE_SHARED } from './opens.ts';
+import { ROUTE_OWN } from './opens.ts';
 
 const RENAME_EXCHANGE = 2;
 
@@ -105,13 +106,32 @@ export function asCaller(m: Mount, r: Request, umask: number, make: () => number
   }
 }
 
+/** Whether what a name leads to can have been made by this request, when a server had it that was killed. */
+export function wasMade(m: Mount, dirFd: number, path: Address): boolean {
+  const { address, view } = m.scratch;
+  const at = SCRATCH.statx;
+  const mask = c.STATX_BASIC_STATS | c.STATX_BTIME;
+  if (m.calls.statx(dirFd, path, c.AT_SYMLINK_NOFOLLOW, mask, address + at) < 0) return false;
+  return m.repeats.bornSince(statx.btime.get(view, at), statx.btimensec.get(view, at));
+}
+
 /** What MKDIR, MKNOD, SYMLINK and LINK have in common: a new name in a directory, answered with its entry. */
-function makeEntry(m: Mount, r: Request, name: number, make: (dirFd: number, path: Address) => number): Outcome {
+function makeEntry(
+  m: Mount,
+  r: Request,
+  name: number,
+  make: (dirFd: number, path: Address) => number,
+  isOurs = (dirFd: number, path: Address): boolean => wasMade(m, dirFd, path),
+): Outcome {
   const parent = slotOf(m, r.nodeid);
   if (parent === NO_NODE) return -ESTALE;
   const dirFd = m.descriptors.acquire(parent);
   if (dirFd < 0) return dirFd;
-  const made = make(dirFd, inRequest(m, name));
+  const path = inRequest(m, name);
+  const repeat = m.repeats.isRepeat(r);
+  if (!repeat) m.repeats.intend(r, m.scratch, -1);
+  let made = make(dirFd, path);
+  if (made === -EEXIST && repeat && isOurs(dirFd, path)) made = 0;
   const result = made < 0 ? made : replyEntry(m, parent, dirFd, name);
   m.descriptors.release(parent, dirFd);
   return result;
@@ -145,8 +165,13 @@ export function link(m: Mount, r: Request): Outcome {
   if (old === NO_NODE) return -ESTALE;
   const oldFd = m.descriptors.acquire(old);
   if (oldFd < 0) return oldFd;
-  const result = makeEntry(m, r, r.name, (dirFd, path) =>
-    m.calls.linkat(oldFd, m.scratch.address + SCRATCH.empty, dirFd, path, c.AT_EMPTY_PATH),
+  const result = makeEntry(
+    m,
+    r,
+    r.name,
+    (dirFd, path) => m.calls.linkat(oldFd, m.scratch.address + SCRATCH.empty, dirFd, path, c.AT_EMPTY_PATH),
+    (dirFd, path) =>
+      handleAt(m, dirFd, path, 0, SCRATCH.handle) >= 0 && m.nodes.find(m.scratch, SCRATCH.handle) === old,
   );
   m.descriptors.release(old, oldFd);
   return result;
@@ -166,29 +191,26 @@ export function readlink(m: Mount, r: Request): Outcome {
  * A node that is about to lose a name, perhaps its last. Whoever still uses it (a working directory, an open fifo, a file
  * open on a shared mapping) must go on finding it, and its handle dies with its inode: such a node is kept open until the
  * kernel forgets it. A file open on its own route needs nothing: the kernel holds it open as a backing file.
- */
-function victimAt(m: Mount, dirFd: number, path: Address): number {
-  return handleAt(m, dirFd, path, 0, SCRATCH.handle) < 0 ? NO_NODE : m.nodes.find(m.scratch, SCRATCH.handle);
-}
-
-/**
- * A descriptor that keeps the victim findable, or -1 when something else does. It is opened by the node's handle: the name
- * may be another file's by now, if someone else renames things as well.
+ *
+ * Keeps the node that the scratch memory's handle stands for, if need be. It is opened by its handle: the name may be
+ * another file's by now, if someone else renames things as well. Returns the node if that is new, and NO_NODE otherwise.
  */
 function holdVictim(m: Mount, slot: number): number {
-  if (slot === NO_NODE) return -1;
+  if (slot === NO_NODE || m.descriptors.isPinned(slot)) return NO_NODE;
   if (m.nodes.type(slot) === c.S_IFREG) {
     const row = m.nodes.openRow(slot);
-    if (row < 0 || m.opens.route(row) !== ROUTE_SHARED) return -1;
+    if (row < 0 || m.opens.route(row) === ROUTE_OWN) return NO_NODE;
   }
-  return m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC);
+  const flags = c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC;
+  const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
+  if (fd < 0) return NO_NODE;
+  m.descriptors.pin(slot, fd);
+  return slot;
 }
 
 function settleVictim(m: Mount, slot: number, held: number, removed: boolean): void {
   if (removed) m.routes.referencesDropped(slot);
-  if (held < 0) return;
-  if (removed) m.descriptors.pin(slot, held);
-  else m.calls.close(held);
+  else if (held !== NO_NODE) m.descriptors.unpin(held);
 }
 
 function remove(m: Mount, r: Request, flags: number): Outcome {
@@ -197,9 +219,19 @@ function remove(m: Mount, r: Request, flags: number): Outcome {
   const dirFd = m.descriptors.acquire(parent);
   if (dirFd < 0) return dirFd;
   const path = inRequest(m, r.name);
-  const victim = victimAt(m, dirFd, path);
-  const held = holdVictim(m, victim);
-  const result = m.calls.unlinkat(dirFd, path, flags);
+  const { handle } = SCRATCH;
+  const named = handleAt(m, dirFd, path, 0, handle) >= 0;
+  let result = 0;
+  let victim = NO_NODE;
+  let held = NO_NODE;
+  const { repeats } = m;
+  const repeat = repeats.isRepeat(r);
+  if (!repeat || !repeats.named || (named && repeats.led(m.scratch, handle))) {
+    if (!repeat) repeats.intend(r, m.scratch, named ? handle : -1);
+    victim = named ? m.nodes.find(m.scratch, handle) : NO_NODE;
+    held = holdVictim(m, victim);
+    result = m.calls.unlinkat(dirFd, path, flags);
+  }
   settleVictim(m, victim, held, result >= 0);
   m.descriptors.release(parent, dirFd);
   return result;
@@ -231,15 +263,25 @@ function move(m: Mount, r: Request, newDirectory: number, flags: number): Outcom
 }
 
 function moveBetween(m: Mount, r: Request, fromFd: number, toFd: number, flags: number): number {
+  const oldPath = inRequest(m, r.name);
   const newPath = inRequest(m, r.secondName);
-  const victim = victimAt(m, toFd, newPath);
+  const { handle, secondHandle } = SCRATCH;
+  const there = handleAt(m, toFd, newPath, 0, handle) >= 0;
   // The kernel takes the store's name for free, and would let an empty directory be moved over it.
-  if (isStore(m, SCRATCH.handle)) return -EACCES;
+  if (there && isStore(m, handle)) return -EACCES;
+  const moving = handleAt(m, fromFd, oldPath, 0, secondHandle) >= 0;
+  const { repeats } = m;
+  if (repeats.isRepeat(r)) {
+    const arrived = repeats.named && there && repeats.led(m.scratch, handle);
+    const left = !moving || !repeats.led(m.scratch, secondHandle);
+    if (arrived && left) return 0;
+  } else {
+    repeats.intend(r, m.scratch, moving ? secondHandle : -1);
+  }
+  const victim = there ? m.nodes.find(m.scratch, handle) : NO_NODE;
   const held = holdVictim(m, victim);
   // RENAME_WHITEOUT makes a device node, which belongs to the caller.
-  const result = asCaller(m, r, m.currentUmask, () =>
-    m.calls.renameat2(fromFd, inRequest(m, r.name), toFd, newPath, flags),
-  );
+  const result = asCaller(m, r, m.currentUmask, () => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags));
   // An exchange takes no name away.
   settleVictim(m, victim, held, result >= 0 && (flags & RENAME_EXCHANGE) === 0);
   return result;

@@ -1,11 +1,11 @@
 /**
  * The node table: one row of 72 bytes per inode that the kernel knows, found by node id (the row's number plus one) or by
- * file handle (linear hashing, so that growing never stops the mount). Rows live in memory that may be a shared file, so
- * that a later server can take them over; nothing of a node is kept anywhere else.
+ * file handle (linear hashing, so that growing never stops the mount). Rows and the numbers that go with them live in journaled
+ * memory, which a later server takes over; nothing of a node is kept anywhere else but its descriptor, if it is pinned.
  *
  *     word  0..6   struct file_handle: handle_bytes, handle_type, f_handle (20 bytes)
  *           7      next row of the same bucket, or of the free list, plus one
- *           8..9   lookup count, a Float64: 2^32 lookups of one directory are a day's work
+ *           8..9   lookup count: 2^32 lookups of one directory are a day's work
  *          10      generation: how often this row was given away, so that a node id with it is never used twice
  *          11      state: see the bits below
  *          12      row of the open file table, plus one
@@ -18,13 +18,14 @@
  * a given handle. A detached row keeps its place in the chains, but is not found.
  */
 
+import type { Journal, WordIndex } from '../base/journal.ts';
 import type { Address, Memory } from '../base/memory.ts';
 import { HANDLE_BYTES } from './handles.ts';
 
 export const NODE_BYTES = 72;
 const WORDS = NODE_BYTES / 4;
 const NEXT = 7;
-const LOOKUPS = 4; // in Float64
+const LOOKUPS = 8;
 const GENERATION = 10;
 const STATE = 11;
 const OPEN = 12;
@@ -41,9 +42,17 @@ const TYPE_SHIFT = 4;
 export const ROOT = 0;
 export const NO_NODE = -1;
 
-/** Bytes that a table for `capacity` nodes reserves. Only what is touched costs memory. */
-export function nodeTableBytes(capacity: number): number {
-  return capacity * (NODE_BYTES + 4);
+/** Words in front of the rows. */
+const TOUCHED = 0; // rows that were ever in use; rows beyond are untouched
+const FREE = 1;
+const SPLITS = 2; // buckets beside the first
+const COUNT = 3;
+const DETACHED_COUNT = 4;
+const HEADER_WORDS = 8;
+
+/** Words that a table for `capacity` nodes reserves. Only what is touched costs memory. */
+export function nodeTableWords(capacity: number): number {
+  return HEADER_WORDS + capacity * (WORDS + 1);
 }
 
 function hashOf(words: Uint32Array, at: number): number {
@@ -57,38 +66,33 @@ function hashOf(words: Uint32Array, at: number): number {
 }
 
 export class NodeTable {
-  readonly #memory: Memory;
+  readonly #journal: Journal;
   readonly #words: Uint32Array;
-  readonly #lookups: Float64Array;
-  readonly #buckets: Uint32Array;
+  readonly #header: WordIndex;
+  readonly #rows: WordIndex;
+  readonly #buckets: WordIndex;
   readonly #capacity: number;
-  /** Rows that were ever in use; rows beyond are untouched. */
-  #touched = 0;
-  #free = 0;
-  #bucketCount = 1;
-  #used = 0;
-  #detached = 0;
 
-  constructor(memory: Memory, capacity: number) {
-    const { buffer, byteOffset } = memory.bytes;
-    this.#memory = memory;
+  constructor(journal: Journal, capacity: number) {
+    this.#journal = journal;
+    this.#words = journal.words;
     this.#capacity = capacity;
-    this.#words = new Uint32Array(buffer, byteOffset, capacity * WORDS);
-    this.#lookups = new Float64Array(buffer, byteOffset, capacity * (WORDS / 2));
-    this.#buckets = new Uint32Array(buffer, byteOffset + capacity * NODE_BYTES, capacity);
+    this.#header = journal.take(nodeTableWords(capacity));
+    this.#rows = this.#header + HEADER_WORDS;
+    this.#buckets = this.#rows + capacity * WORDS;
   }
 
   get count(): number {
-    return this.#used;
+    return this.#number(COUNT);
   }
 
   get detachedCount(): number {
-    return this.#detached;
+    return this.#number(DETACHED_COUNT);
   }
 
   /** Whether the kernel may use this node id. A request for another is answered with ESTALE. */
   has(slot: number): boolean {
-    return slot >= 0 && slot < this.#touched && (this.#state(slot) & USED) !== 0;
+    return slot >= 0 && slot < this.#number(TOUCHED) && (this.#state(slot) & USED) !== 0;
   }
 
   /**
@@ -103,14 +107,14 @@ export class NodeTable {
     }
     const slot = this.#take();
     if (slot === NO_NODE) return NO_NODE;
-    const base = slot * WORDS;
-    this.#memory.bytes.set(source.bytes.subarray(at, at + HANDLE_BYTES), slot * NODE_BYTES);
-    this.#lookups[slot * (WORDS / 2) + LOOKUPS] = 1;
-    this.#words[base + GENERATION] = (this.#words[base + GENERATION] ?? 0) + 1;
-    this.#words[base + STATE] = USED | ((mode >>> 12) << TYPE_SHIFT);
-    this.#words[base + OPEN] = 0;
-    this.#words[base + VERDICT] = 0;
-    this.#used++;
+    for (let word = 0; word < HANDLE_BYTES / 4; word++)
+      this.#set(slot, word, source.view.getUint32(at + word * 4, true));
+    this.#journal.setLarge(this.#rows + slot * WORDS + LOOKUPS, 1);
+    this.#set(slot, GENERATION, this.#get(slot, GENERATION) + 1);
+    this.#set(slot, STATE, USED | ((mode >>> 12) << TYPE_SHIFT));
+    this.#set(slot, OPEN, 0);
+    this.#set(slot, VERDICT, 0);
+    this.#setNumber(COUNT, this.count + 1);
     this.#insert(slot);
     return slot;
   }
@@ -119,18 +123,18 @@ export class NodeTable {
   find(source: Memory, at: number): number {
     const { buffer, byteOffset } = source.bytes;
     const wanted = new Uint32Array(buffer, byteOffset + at, HANDLE_BYTES / 4);
-    let next = this.#buckets[this.#bucketOf(hashOf(wanted, 0))] ?? 0;
+    let next = this.#words[this.#buckets + this.#bucketOf(hashOf(wanted, 0))] ?? 0;
     while (next !== 0) {
       const slot = next - 1;
       if (this.#sameHandle(slot, wanted) && (this.#state(slot) & DETACHED) === 0) return slot;
-      next = this.#words[slot * WORDS + NEXT] ?? 0;
+      next = this.#get(slot, NEXT);
     }
     return NO_NODE;
   }
 
   /** The node that stands for the same inode now that `slot` is detached, or NO_NODE. */
   successor(slot: number): number {
-    return this.find(this.#memory, slot * NODE_BYTES);
+    return this.find(this.memory, this.handleOffset(slot));
   }
 
   /** Takes back `count` lookups; returns whether the node is gone. */
@@ -144,8 +148,8 @@ export class NodeTable {
   /** Makes the node unfindable by its handle: the next lookup of the inode gets a new node. */
   detach(slot: number): void {
     if (this.isDetached(slot)) return;
-    this.#words[slot * WORDS + STATE] = this.#state(slot) | DETACHED;
-    this.#detached++;
+    this.#set(slot, STATE, this.#state(slot) | DETACHED);
+    this.#setNumber(DETACHED_COUNT, this.detachedCount + 1);
   }
 
   isDetached(slot: number): boolean {
@@ -159,143 +163,197 @@ export class NodeTable {
 
   /** Where the kernel finds the node's handle, for open_by_handle_at(2). */
   handleAddress(slot: number): Address {
-    return this.#memory.address + slot * NODE_BYTES;
+    return this.memory.address + this.handleOffset(slot);
   }
 
   /** The handle's bytes: for `handles.ts`. */
   get memory(): Memory {
-    return this.#memory;
+    return this.#journal.memory;
   }
 
   handleOffset(slot: number): number {
-    return slot * NODE_BYTES;
+    return this.#rows * 4 + slot * NODE_BYTES;
   }
 
   generation(slot: number): number {
-    return this.#words[slot * WORDS + GENERATION] ?? 0;
+    return this.#get(slot, GENERATION);
   }
 
   lookups(slot: number): number {
-    return this.#lookups[slot * (WORDS / 2) + LOOKUPS] ?? 0;
+    return this.#journal.getLarge(this.#rows + slot * WORDS + LOOKUPS);
   }
 
   /** The row of the open file table, or -1. */
   openRow(slot: number): number {
-    return (this.#words[slot * WORDS + OPEN] ?? 0) - 1;
+    return this.#get(slot, OPEN) - 1;
   }
 
   setOpenRow(slot: number, row: number): void {
-    this.#words[slot * WORDS + OPEN] = row + 1;
+    this.#set(slot, OPEN, row + 1);
   }
 
   /** The mapping that held the file's bytes when its ctime was this one, or -1; it may be gone: compare generations. */
   verdict(slot: number, ctimeSeconds: number, ctimeNanoseconds: number): number {
-    const base = slot * WORDS;
-    if (this.#words[base + VERDICT_SECONDS] !== ctimeSeconds >>> 0) return -1;
-    if (this.#words[base + VERDICT_NANOSECONDS] !== ctimeNanoseconds) return -1;
-    return (this.#words[base + VERDICT] ?? 0) - 1;
+    if (this.#get(slot, VERDICT_SECONDS) !== ctimeSeconds >>> 0) return -1;
+    if (this.#get(slot, VERDICT_NANOSECONDS) !== ctimeNanoseconds) return -1;
+    return this.#get(slot, VERDICT) - 1;
   }
 
   /** The mapping that the file was last found in, whatever has happened to either since, or -1. */
   lastVerdict(slot: number): number {
-    return (this.#words[slot * WORDS + VERDICT] ?? 0) - 1;
+    return this.#get(slot, VERDICT) - 1;
   }
 
   verdictGeneration(slot: number): number {
-    return this.#words[slot * WORDS + VERDICT_GENERATION] ?? 0;
+    return this.#get(slot, VERDICT_GENERATION);
   }
 
   /** Tells of every node's last verdict: the mapping's row and generation. Looks at every row. */
   eachVerdict(visit: (mapping: number, generation: number) => void): void {
-    for (let slot = 0; slot < this.#touched; slot++) {
+    const touched = this.#number(TOUCHED);
+    for (let slot = 0; slot < touched; slot++) {
       const mapping = this.has(slot) ? this.lastVerdict(slot) : NO_NODE;
       if (mapping >= 0) visit(mapping, this.verdictGeneration(slot));
     }
   }
 
   setVerdict(slot: number, mapping: number, generation: number, ctimeSeconds: number, ctimeNanoseconds: number): void {
-    const base = slot * WORDS;
-    this.#words[base + VERDICT] = mapping + 1;
-    this.#words[base + VERDICT_GENERATION] = generation;
-    this.#words[base + VERDICT_SECONDS] = ctimeSeconds >>> 0;
-    this.#words[base + VERDICT_NANOSECONDS] = ctimeNanoseconds;
+    this.#set(slot, VERDICT, mapping + 1);
+    this.#set(slot, VERDICT_GENERATION, generation);
+    this.#set(slot, VERDICT_SECONDS, ctimeSeconds >>> 0);
+    this.#set(slot, VERDICT_NANOSECONDS, ctimeNanoseconds);
+  }
+
+  /** Tells of every node that the kernel knows. Looks at every row. */
+  *slots(): Generator<number> {
+    for (let slot = 0; slot < this.#number(TOUCHED); slot++) if (this.has(slot)) yield slot;
+  }
+
+  /** What is wrong with the table, if it was not made by this code or was written to by others; looks at every row. */
+  flaw(): string | undefined {
+    const touched = this.#number(TOUCHED);
+    const buckets = this.#bucketCount;
+    if (touched > this.#capacity || buckets > this.#capacity) return `it has ${touched} rows and ${buckets} buckets`;
+    let used = 0;
+    let detached = 0;
+    for (let slot = 0; slot < touched; slot++) {
+      if (!this.has(slot)) continue;
+      used++;
+      if (this.isDetached(slot)) detached++;
+      if (slot !== ROOT && this.lookups(slot) < 1) return `node ${slot + 1} is in use without a lookup`;
+    }
+    if (used !== this.count || detached !== this.detachedCount) return `${used} nodes are in use, not ${this.count}`;
+    let found = 0;
+    for (let bucket = 0; bucket < buckets; bucket++) {
+      let next = this.#words[this.#buckets + bucket] ?? 0;
+      for (; next !== 0 && found <= used; next = this.#get(next - 1, NEXT)) {
+        if (!this.has(next - 1)) return `bucket ${bucket} leads to row ${next - 1}, which is not in use`;
+        found++;
+      }
+    }
+    return found === used ? undefined : `its buckets hold ${found} of ${used} nodes`;
+  }
+
+  #number(word: number): number {
+    return this.#words[this.#header + word] ?? 0;
+  }
+
+  #setNumber(word: number, value: number): void {
+    this.#journal.set(this.#header + word, value);
+  }
+
+  #get(slot: number, word: number): number {
+    return this.#words[this.#rows + slot * WORDS + word] ?? 0;
+  }
+
+  #set(slot: number, word: number, value: number): void {
+    this.#journal.set(this.#rows + slot * WORDS + word, value);
+  }
+
+  get #bucketCount(): number {
+    return this.#number(SPLITS) + 1;
   }
 
   #state(slot: number): number {
-    return this.#words[slot * WORDS + STATE] ?? 0;
+    return this.#get(slot, STATE);
   }
 
   #addLookups(slot: number, count: number): number {
-    const at = slot * (WORDS / 2) + LOOKUPS;
-    const sum = (this.#lookups[at] ?? 0) + count;
-    this.#lookups[at] = sum;
+    const at = this.#rows + slot * WORDS + LOOKUPS;
+    const sum = Math.max(0, this.#journal.getLarge(at) + count);
+    this.#journal.setLarge(at, sum);
     return sum;
   }
 
   #sameHandle(slot: number, wanted: Uint32Array): boolean {
-    const base = slot * WORDS;
+    const base = this.#rows + slot * WORDS;
     for (let i = 0; i < HANDLE_BYTES / 4; i++) if (this.#words[base + i] !== wanted[i]) return false;
     return true;
   }
 
   #take(): number {
-    if (this.#free !== 0) {
-      const slot = this.#free - 1;
-      this.#free = this.#words[slot * WORDS + NEXT] ?? 0;
-      return slot;
+    const free = this.#number(FREE);
+    if (free !== 0) {
+      this.#setNumber(FREE, this.#get(free - 1, NEXT));
+      return free - 1;
     }
-    return this.#touched < this.#capacity ? this.#touched++ : NO_NODE;
+    const touched = this.#number(TOUCHED);
+    if (touched >= this.#capacity) return NO_NODE;
+    this.#setNumber(TOUCHED, touched + 1);
+    return touched;
   }
 
   /** Linear hashing: buckets below the split point use one bit more of the hash than those above. */
   #bucketOf(hash: number): number {
-    const bits = 31 - Math.clz32(this.#bucketCount);
+    const count = this.#bucketCount;
+    const bits = 31 - Math.clz32(count);
     const bucket = hash & ((2 << bits) - 1);
-    return bucket < this.#bucketCount ? bucket : bucket & ((1 << bits) - 1);
+    return bucket < count ? bucket : bucket & ((1 << bits) - 1);
+  }
+
+  #bucketOfSlot(slot: number): WordIndex {
+    return this.#buckets + this.#bucketOf(hashOf(this.#words, this.#rows + slot * WORDS));
   }
 
   #insert(slot: number): void {
-    const base = slot * WORDS;
-    const bucket = this.#bucketOf(hashOf(this.#words, base));
-    this.#words[base + NEXT] = this.#buckets[bucket] ?? 0;
-    this.#buckets[bucket] = slot + 1;
-    if (this.#used > this.#bucketCount && this.#bucketCount < this.#capacity) this.#split();
+    const bucket = this.#bucketOfSlot(slot);
+    this.#set(slot, NEXT, this.#journal.get(bucket));
+    this.#journal.set(bucket, slot + 1);
+    if (this.count > this.#bucketCount && this.#bucketCount < this.#capacity) this.#split();
   }
 
   /** Adds one bucket, and moves to it what belongs there from the one bucket that it was split from. */
   #split(): void {
-    const bits = 31 - Math.clz32(this.#bucketCount);
-    const from = this.#bucketCount - (1 << bits);
-    const to = this.#bucketCount++;
-    let next = this.#buckets[from] ?? 0;
-    this.#buckets[from] = 0;
-    this.#buckets[to] = 0;
+    const count = this.#bucketCount;
+    const from = this.#buckets + count - (1 << (31 - Math.clz32(count)));
+    this.#setNumber(SPLITS, count);
+    let next = this.#journal.get(from);
+    this.#journal.set(from, 0);
+    this.#journal.set(this.#buckets + count, 0);
     while (next !== 0) {
-      const base = (next - 1) * WORDS;
-      const after = this.#words[base + NEXT] ?? 0;
-      const bucket = this.#bucketOf(hashOf(this.#words, base));
-      this.#words[base + NEXT] = this.#buckets[bucket] ?? 0;
-      this.#buckets[bucket] = next;
-      next = after;
+      const slot = next - 1;
+      next = this.#get(slot, NEXT);
+      const bucket = this.#bucketOfSlot(slot);
+      this.#set(slot, NEXT, this.#journal.get(bucket));
+      this.#journal.set(bucket, slot + 1);
     }
   }
 
   #remove(slot: number): void {
-    const base = slot * WORDS;
-    const bucket = this.#bucketOf(hashOf(this.#words, base));
-    let previous = -1;
-    let next = this.#buckets[bucket] ?? 0;
+    const bucket = this.#bucketOfSlot(slot);
+    let previous = NO_NODE;
+    let next = this.#journal.get(bucket);
     while (next !== 0 && next - 1 !== slot) {
       previous = next - 1;
-      next = this.#words[previous * WORDS + NEXT] ?? 0;
+      next = this.#get(previous, NEXT);
     }
-    const after = this.#words[base + NEXT] ?? 0;
-    if (previous < 0) this.#buckets[bucket] = after;
-    else this.#words[previous * WORDS + NEXT] = after;
-    if (this.isDetached(slot)) this.#detached--;
-    this.#words[base + STATE] = 0;
-    this.#words[base + NEXT] = this.#free;
-    this.#free = slot + 1;
-    this.#used--;
+    const after = this.#get(slot, NEXT);
+    if (previous === NO_NODE) this.#journal.set(bucket, after);
+    else this.#set(previous, NEXT, after);
+    if (this.isDetached(slot)) this.#setNumber(DETACHED_COUNT, this.detachedCount - 1);
+    this.#set(slot, STATE, 0);
+    this.#set(slot, NEXT, this.#number(FREE));
+    this.#setNumber(FREE, slot + 1);
+    this.#setNumber(COUNT, this.count - 1);
   }
 }

@@ -5,7 +5,7 @@
  * it a symbolic link or a device.
  */
 
-import { E2BIG, ENODATA, ENOTTY, ERANGE, ESTALE } from '../base/errno.ts';
+import { E2BIG, EEXIST, ENODATA, ENOTTY, ERANGE, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Address, putString } from '../base/memory.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
@@ -86,7 +86,12 @@ export function setxattr(m: Mount, r: Request): Outcome {
   const clearSetGid = (fuse_setxattr_in.setxattr_flags.get(view, r.at) & FUSE_SETXATTR_ACL_KILL_SGID) !== 0;
   return withPath(m, r, (path, fd) => {
     const name = m.input.address + r.name;
-    const result = m.calls.setxattr(path, name, m.input.address + r.data, Math.min(size, r.end - r.data), flags);
+    const value = m.input.address + r.data;
+    const length = Math.min(size, r.end - r.data);
+    const repeat = m.repeats.isRepeat(r);
+    if (!repeat) m.repeats.intend(r, m.scratch, -1);
+    let result = m.calls.setxattr(path, name, value, length, flags);
+    if (result === -EEXIST && repeat && hasValue(m, r, path, length)) result = 0;
     if (result < 0 || !clearSetGid || statDescriptor(m, fd, c.STATX_BASIC_STATS) < 0) return result;
     const mode = statx.mode.get(m.scratch.view, SCRATCH.statx);
     if ((mode & c.S_ISGID) === 0) return result;
@@ -94,9 +99,21 @@ export function setxattr(m: Mount, r: Request): Outcome {
   });
 }
 
+/** Whether the attribute has the value that the request gives it. */
+function hasValue(m: Mount, r: Request, path: Address, length: number): boolean {
+  const { bytes, address } = m.output;
+  const got = m.calls.getxattr(path, m.input.address + r.name, address + PAYLOAD, MAX_BYTES);
+  if (got !== length) return false;
+  const value = m.input.bytes.subarray(r.data, r.data + length);
+  return Buffer.from(value).equals(bytes.subarray(PAYLOAD, PAYLOAD + length));
+}
+
 export function removexattr(m: Mount, r: Request): Outcome {
   return withPath(m, r, (path) => {
+    const repeat = m.repeats.isRepeat(r);
+    if (!repeat) m.repeats.intend(r, m.scratch, -1);
     const result = m.calls.removexattr(path, m.input.address + r.name);
+    if (result === -ENODATA && repeat) return 0;
     // Removing an ACL that isn't there is no error, but for filesystems that say so: posix_acl(7) callers expect none.
     return result === -ENODATA && isAcl(m, r.name) ? 0 : result;
   });

@@ -82,6 +82,8 @@ export interface PacksOptions {
   readonly openClone: (row: number) => number;
   /** Inode number of an open file, or a negated errno. */
   readonly inodeOf: (fd: number) => number;
+  /** The number of the first pack: an earlier server's may still be there. */
+  readonly firstName: number;
   readonly monotonicMs: () => number;
   /** The positions from..to mean nothing any more. */
   readonly onFree: (from: number, to: number) => void;
@@ -101,7 +103,7 @@ export class Packs {
   /** The target of each region, by its first region; 0 where there is none: region 0 is never dealt out. */
   readonly #owner = new Uint16Array(REGIONS);
   #current: { readonly target: Target; readonly fd: number } | undefined;
-  #names = 0;
+  #names: number;
   #nextRegion = 1;
   /** The idle pack that is searched for waste, how far, and what was found. */
   #searched = 0;
@@ -115,6 +117,7 @@ export class Packs {
 
   constructor(options: PacksOptions) {
     this.#o = options;
+    this.#names = options.firstName;
   }
 
   /** The target that a position lies in; 0 for a position that means nothing. */

@@ -12,7 +12,7 @@
 
 import { EEXIST, ENOENT, ENOTEMPTY, EROFS, errnoText, UserError } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
-import { type Memory, putString } from '../base/memory.ts';
+import { type Address, type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import * as k from './calls.ts';
 
@@ -58,7 +58,7 @@ export interface PlaceOptions {
  * @throws UserError that says what stands in the way and what to do about it.
  */
 export function takePlace(options: PlaceOptions): Place {
-  const { calls, scratch, parentFd, parentPath } = options;
+  const { calls, scratch, parentPath } = options;
   const storeFd = openStore(options);
   for (let index = 0; index < MAX_PLACES; index++) {
     putString(scratch, 0, String(index));
@@ -76,24 +76,48 @@ export function takePlace(options: PlaceOptions): Place {
     }
     // What a mount that was killed left behind.
     removeClones(calls, scratch, directoryFd);
-    return {
-      directoryFd,
-      storeFd,
-      name: `${STORE_NAME}/${index}`,
-      remove() {
-        removeClones(calls, scratch, directoryFd);
-        putString(scratch, 0, String(index));
-        calls.unlinkat(storeFd, scratch.address, c.AT_REMOVEDIR);
-        calls.close(directoryFd);
-        calls.close(storeFd);
-        // Fails while another mount has a folder in it, as it should. On btrfs this deletes the subvolume.
-        putString(scratch, 0, STORE_NAME);
-        calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
-      },
-    };
+    return placeOf(options, storeFd, directoryFd, index);
   }
   calls.close(storeFd);
   throw new UserError(`Cannot use the store ${parentPath}/${STORE_NAME}: ${MAX_PLACES} mounts use it already`);
+}
+
+/** The place that an earlier server of the same mount took, whose descriptors and lock have been held since. */
+export function adoptPlace(options: PlaceOptions, storeFd: number, directoryFd: number, name: string): Place {
+  return placeOf(options, storeFd, directoryFd, Number(name.slice(name.lastIndexOf('/') + 1)));
+}
+
+function placeOf(options: PlaceOptions, storeFd: number, directoryFd: number, index: number): Place {
+  const { calls, scratch, parentFd } = options;
+  return {
+    directoryFd,
+    storeFd,
+    name: `${STORE_NAME}/${index}`,
+    remove() {
+      removeClones(calls, scratch, directoryFd);
+      putString(scratch, 0, String(index));
+      calls.unlinkat(storeFd, scratch.address, c.AT_REMOVEDIR);
+      calls.close(directoryFd);
+      calls.close(storeFd);
+      // Fails while another mount has a folder in it, as it should. On btrfs this deletes the subvolume.
+      putString(scratch, 0, STORE_NAME);
+      calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+    },
+  };
+}
+
+/** The names in a place that are ours and that `wanted` doesn't want. */
+export function strayNames(
+  calls: k.StoreCalls,
+  scratch: Memory,
+  folderFd: number,
+  wanted: (name: string) => boolean,
+): string[] {
+  const stray: string[] = [];
+  eachName(calls, scratch, folderFd, (name) => {
+    if (!wanted(name)) stray.push(name);
+  });
+  return stray;
 }
 
 /** Opens the store's directory, made when it isn't there; leaves its attributes in the scratch memory. */
@@ -164,24 +188,35 @@ function stillNamed(calls: k.StoreCalls, scratch: Memory, storeFd: number, fd: n
 
 /** Deletes all clones of a folder, and nothing else in it. */
 function removeClones(calls: k.StoreCalls, scratch: Memory, folderFd: number): void {
-  putString(scratch, 0, '.');
-  for (;;) {
-    // A new stream each time round: entries are deleted under it.
-    const fd = calls.openat(folderFd, scratch.address, c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC, 0);
-    if (fd < 0) return;
-    let removed = 0;
-    for (;;) {
-      const length = calls.getdents64(fd, scratch.address + LARGE, scratch.bytes.length - LARGE);
-      if (length <= 0) break;
-      for (let at = LARGE; at < LARGE + length; at += scratch.view.getUint16(at + 16, true)) {
-        const end = scratch.bytes.indexOf(0, at + 19);
-        const name = Buffer.from(scratch.bytes.subarray(at + 19, end)).toString('latin1');
-        if (OUR_NAME.test(name) && calls.unlinkat(folderFd, scratch.address + at + 19, 0) >= 0) removed++;
-      }
-    }
-    calls.close(fd);
-    if (removed === 0) return;
+  // A new stream each time round: entries are deleted under it.
+  for (let removed = -1; removed !== 0; ) {
+    removed = 0;
+    eachName(calls, scratch, folderFd, (_, address) => {
+      if (calls.unlinkat(folderFd, address, 0) >= 0) removed++;
+    });
   }
+}
+
+/** Tells of every name in a folder that is a clone's or a pack's, and where it lies in memory. */
+function eachName(
+  calls: k.StoreCalls,
+  scratch: Memory,
+  folderFd: number,
+  visit: (name: string, address: Address) => void,
+): void {
+  putString(scratch, 0, '.');
+  const fd = calls.openat(folderFd, scratch.address, c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC, 0);
+  if (fd < 0) return;
+  for (;;) {
+    const length = calls.getdents64(fd, scratch.address + LARGE, scratch.bytes.length - LARGE);
+    if (length <= 0) break;
+    for (let at = LARGE; at < LARGE + length; at += scratch.view.getUint16(at + 16, true)) {
+      const end = scratch.bytes.indexOf(0, at + 19);
+      const name = Buffer.from(scratch.bytes.subarray(at + 19, end)).toString('latin1');
+      if (OUR_NAME.test(name)) visit(name, scratch.address + at + 19);
+    }
+  }
+  calls.close(fd);
 }
 
 function refusal(parentPath: string, errno: number): UserError {

@@ -24,7 +24,8 @@ import { getU64 } from '../base/struct.ts';
 import type { ExtentMap } from '../extents/extentmap.ts';
 import type { ExtentReader, IdentifyOptions, Identity, Refusal, RefusalReason } from '../extents/identify.ts';
 import * as k from './calls.ts';
-import { MappingRows, NONE } from './rows.ts';
+import { type MappingRows, NONE } from './rows.ts';
+import { Space } from './space.ts';
 
 /** Why a file isn't shared, beside what its extents say. */
 export type StoreRefusal =
@@ -62,6 +63,8 @@ export interface LargeClones {
 }
 
 export interface StoreOptions {
+  /** The table of mappings: empty, or an earlier server's. */
+  readonly rows: MappingRows;
   readonly calls: k.StoreCalls;
   readonly reader: Pick<ExtentReader, 'identify' | 'anyUnshared'>;
   readonly filesystem: 'btrfs' | 'xfs';
@@ -97,9 +100,6 @@ const MAX_EXTENTS = 16_384;
 const EXTENTS_AT_ONCE = 128;
 /** Dirty pages are written back after 30 s (vm.dirty_expire_centisecs); a file older than this is taken for clean. */
 const DIRTY_WINDOW_MS = 60_000;
-/** How often free space is looked at, at the most, and how many such intervals ahead. */
-const SPACE_INTERVAL_MS = 40;
-const FORESIGHT = 2;
 /** When a mapping whose file was deleted is looked at: inodes die some time after their last name. */
 const SUSPECT_DELAYS_MS = [20, 100, 400, 2000, 10_000] as const;
 /** Mappings looked at per step of a pass that a deletion asked for, and of one that nothing asked for. */
@@ -116,9 +116,7 @@ export class MappingStore {
   readonly #rows: MappingRows;
   #making = 0;
   #bytes = 0;
-  #spaceCheckedMs = Number.NEGATIVE_INFINITY;
-  #spaceLow = false;
-  #freeBytes = 0;
+  readonly #space: Space;
   readonly #suspects = new Map<number, { attempt: number; dueMs: number }>();
   /** Rows still to be looked at in the pass that a deletion asked for. */
   #passLeft = 0;
@@ -126,7 +124,11 @@ export class MappingStore {
 
   constructor(options: StoreOptions) {
     this.#o = options;
-    this.#rows = new MappingRows(options.maxMappings);
+    this.#space = new Space(options, RESULT_AT);
+    this.#rows = options.rows;
+    for (const row of this.#rows.alive()) this.#bytes += this.#rows.size(row);
+    // What was suspected before isn't known any more.
+    this.#passLeft = this.#rows.touched;
   }
 
   /** Mappings that exist. */
@@ -145,20 +147,20 @@ export class MappingStore {
   }
 
   size(row: number): number {
-    return this.#rows.size[row] ?? 0;
+    return this.#rows.size(row);
   }
 
   /** The inode number of the clone, in the store. */
   inode(row: number): number {
-    return this.#rows.inode[row] ?? 0;
+    return this.#rows.inode(row);
   }
 
   generation(row: number): number {
-    return this.#rows.generation[row] ?? 0;
+    return this.#rows.generation(row);
   }
 
   isAlive(row: number, generation: number): boolean {
-    return this.#rows.isAlive(row) && this.#rows.generation[row] === generation;
+    return this.#rows.isAlive(row) && this.#rows.generation(row) === generation;
   }
 
   /**
@@ -191,28 +193,28 @@ export class MappingStore {
 
   /** One more inode uses the mapping: its backing id, or a negated errno. */
   acquire(row: number): number {
-    const { users, backingId } = this.#rows;
-    if ((users[row] ?? 0) === 0) {
+    const rows = this.#rows;
+    if (rows.users(row) === 0) {
       const fd = this.openClone(row);
       if (fd < 0) return fd;
       const registered = this.#o.backing.open(fd);
       this.#o.calls.close(fd);
       if (registered < 0) return registered;
-      backingId[row] = registered;
-      this.#rows.leaveIdle(row);
+      rows.setBackingId(row, registered);
+      rows.leaveIdle(row);
     }
-    users[row] = (users[row] ?? 0) + 1;
-    return backingId[row] ?? 0;
+    rows.setUsers(row, rows.users(row) + 1);
+    return rows.backingId(row);
   }
 
   release(row: number): void {
-    const { users, backingId } = this.#rows;
-    const left = (users[row] ?? 0) - 1;
-    users[row] = left;
+    const rows = this.#rows;
+    const left = rows.users(row) - 1;
+    rows.setUsers(row, left);
     if (left > 0) return;
-    this.#o.backing.close(backingId[row] ?? 0);
-    backingId[row] = 0;
-    this.#rows.enterIdle(row);
+    this.#o.backing.close(rows.backingId(row));
+    rows.setBackingId(row, 0);
+    rows.enterIdle(row);
   }
 
   /** A descriptor of the clone, through the read-only mount, or a negated errno. To be closed by the caller. */
@@ -247,6 +249,32 @@ export class MappingStore {
     return this.dropped - before;
   }
 
+  /** Whether a file of the store is the clone of a mapping. */
+  isClone(name: string): boolean {
+    const row = Number.parseInt(name.slice(1), 16);
+    return this.#rows.isAlive(row) && this.#name(row) === name;
+  }
+
+  /**
+   * Takes over an earlier server's mappings. Those whose clone is gone, since it was killed while it dropped them, are dropped;
+   * large ones are told to the composed route.
+   */
+  adopt(): void {
+    const { calls, composer, reader } = this.#o;
+    for (const row of this.#rows.alive()) {
+      const large = composer !== undefined && this.size(row) >= composer.minBytes;
+      if (this.#rows.users(row) > 0 && !large) continue;
+      const fd = this.openClone(row);
+      if (fd < 0) {
+        if (this.#rows.users(row) === 0) this.#drop(row);
+        continue;
+      }
+      const { map } = large ? reader.identify(fd, this.#cloneOptions(this.size(row), this.inode(row))) : { map: null };
+      if (map !== null) composer?.addClone(row, this.size(row), this.inode(row), map);
+      calls.close(fd);
+    }
+  }
+
   /** Drops every mapping that isn't in use; returns how many. */
   dropAllIdle(): number {
     return this.#dropIdle(this.idle);
@@ -278,7 +306,7 @@ export class MappingStore {
   #identifyRow(row: number): ExtentMap | null {
     const fd = this.openClone(row);
     if (fd < 0) return null;
-    const identity = this.#o.reader.identify(fd, this.#cloneOptions(this.size(row), this.#rows.inode[row] ?? 0));
+    const identity = this.#o.reader.identify(fd, this.#cloneOptions(this.size(row), this.#rows.inode(row)));
     this.#o.calls.close(fd);
     return identity.map;
   }
@@ -400,7 +428,7 @@ export class MappingStore {
 
   /** Drops the mapping if it is idle and an extent of it is nobody else's: then no file can be equal to it any more. */
   #check(row: number): boolean {
-    if (!this.#rows.isAlive(row) || (this.#rows.users[row] ?? 0) > 0) return false;
+    if (!this.#rows.isAlive(row) || this.#rows.users(row) > 0) return false;
     const fd = this.openClone(row);
     if (fd < 0) return false;
     const alone = this.#o.reader.anyUnshared(fd, MAX_EXTENTS);
@@ -415,7 +443,7 @@ export class MappingStore {
     for (const [row, suspect] of this.#suspects) {
       if (suspect.dueMs > now) continue;
       // Its file can't be gone while someone has it open: it is looked at after the last release.
-      if ((this.#rows.users[row] ?? 0) > 0) continue;
+      if (this.#rows.users(row) > 0) continue;
       if (!this.#rows.isAlive(row) || this.#check(row)) {
         this.#suspects.delete(row);
         continue;
@@ -435,21 +463,8 @@ export class MappingStore {
     }
   }
 
-  /**
-   * Whether free space is under the floor, or will be before it is looked at again some times if it goes on falling as it
-   * did: writers of passthrough files don't ask us, and a clone that is in their way must be gone before they get there.
-   */
+  /** Whether free space is, or soon will be, under the floor. */
   isSpaceLow(): boolean {
-    const now = this.#o.monotonicMs();
-    if (now - this.#spaceCheckedMs < SPACE_INTERVAL_MS) return this.#spaceLow;
-    this.#spaceCheckedMs = now;
-    const { calls, directoryFd, scratch, floorBytes } = this.#o;
-    if (calls.fstatfs(directoryFd, scratch.address + RESULT_AT) < 0) return this.#spaceLow;
-    const blockBytes = getU64(scratch.view, RESULT_AT + k.STATFS.bsize);
-    const freeBytes = getU64(scratch.view, RESULT_AT + k.STATFS.bavail) * blockBytes;
-    const fallenBytes = Math.max(0, this.#freeBytes - freeBytes);
-    this.#freeBytes = freeBytes;
-    this.#spaceLow = freeBytes - FORESIGHT * fallenBytes < floorBytes;
-    return this.#spaceLow;
+    return this.#space.isLow();
   }
 }

@@ -1,5 +1,6 @@
 /** `/dev/fuse`: the connection's descriptor, and the registration of backing files on it. */
 
+import { EMFILE } from '../base/errno.ts';
 import {
   AT_FDCWD,
   FUSE_DEV_IOC_BACKING_CLOSE,
@@ -40,7 +41,8 @@ const CLOSE_AT = 16;
 
 /**
  * Registers backing files (struct fuse_backing_map: fd i32, flags u32, padding u64). The kernel keeps a file open by
- * itself from then on; each id is counted here until it is closed.
+ * itself from then on, also when this process is killed; each id is counted here until it is closed. The latest id is written
+ * down at once: see `adopt`.
  */
 export class FuseBackingFiles {
   /** Ids that are registered now, and the most that may be. */
@@ -48,26 +50,47 @@ export class FuseBackingFiles {
   readonly #fd: number;
   readonly #limit: number;
   readonly #map: Memory;
+  readonly #words: Uint32Array;
+  readonly #latest: number;
 
-  /** `scratch` is 20 bytes that nothing else uses. */
-  constructor(fd: number, limit: number, scratch: Memory) {
+  /** `scratch` is 20 bytes that nothing else uses; the latest id is kept in the word `latest` of `words`. */
+  constructor(fd: number, limit: number, scratch: Memory, words: Uint32Array, latest: number) {
     this.#fd = fd;
     this.#limit = limit;
     this.#map = scratch;
+    this.#words = words;
+    this.#latest = latest;
   }
 
   open(fd: number): number {
-    if (this.count >= this.#limit) return -24; // EMFILE
+    if (this.count >= this.#limit) return -EMFILE;
     this.#map.view.setInt32(0, fd, true);
     const id = ioctl(this.#fd, FUSE_DEV_IOC_BACKING_OPEN, this.#map.address);
-    if (id > 0) this.count++;
+    if (id > 0) {
+      this.count++;
+      this.#words[this.#latest] = id;
+    }
     return id;
   }
 
   close(backingId: number): number {
-    this.#map.view.setUint32(CLOSE_AT, backingId, true);
-    const result = ioctl(this.#fd, FUSE_DEV_IOC_BACKING_CLOSE, this.#map.address + CLOSE_AT);
+    const result = this.#close(backingId);
     if (result >= 0) this.count--;
     return result;
+  }
+
+  /**
+   * Takes over from a server that was killed: `used` are the ids that the tables know. The one that it registered last, or the
+   * one after it, may be in no table: then it is closed. The kernel gives ids in order (fs/fuse/backing.c: idr_alloc_cyclic).
+   */
+  adopt(used: ReadonlySet<number>): void {
+    this.count = used.size;
+    const latest = this.#words[this.#latest] ?? 0;
+    for (const id of [latest, latest + 1]) if (id > 0 && !used.has(id)) this.#close(id);
+  }
+
+  #close(backingId: number): number {
+    this.#map.view.setUint32(CLOSE_AT, backingId, true);
+    return ioctl(this.#fd, FUSE_DEV_IOC_BACKING_CLOSE, this.#map.address + CLOSE_AT);
   }
 }

@@ -113,6 +113,9 @@ export const prctl = declare('prctl', 'int', ['int', 'uint64_t', 'uint64_t', 'ui
 export const umask = declare('umask', 'int', ['uint']);
 export const socket = declare('socket', 'int', ['int', 'int', 'int']);
 export const sendto = declare('sendto', 'int64_t', ['int', 'uintptr_t', 'size_t', 'int', 'uintptr_t', 'uint']);
+export const socketpair = declare('socketpair', 'int', ['int', 'int', 'int', 'uintptr_t']);
+export const sendmsg = declare('sendmsg', 'int64_t', ['int', 'uintptr_t', 'int']);
+export const recvmsg = declare('recvmsg', 'int64_t', ['int', 'uintptr_t', 'int']);
 /** Returns the error number itself, not -1: posix_fadvise(2). */
 export const posixFadvise = declare('posix_fadvise', 'int', ['int', 'int64_t', 'int64_t', 'int']);
 /** Return the previous id, whatever happens: setfsuid(2). They change this thread only. */

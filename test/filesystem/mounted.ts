@@ -4,14 +4,16 @@
  */
 
 import assert from 'node:assert/strict';
+import { Journal, journalBytes } from '../../src/base/journal.ts';
 import * as c from '../../src/base/linux.ts';
-import { memoryAt } from '../../src/base/memory.ts';
 import { NodeDescriptors } from '../../src/filesystem/descriptors.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
 import { type Mount, SCRATCH } from '../../src/filesystem/mount.ts';
-import { NodeTable, nodeTableBytes } from '../../src/filesystem/nodes.ts';
-import { OpenTable, openTableBytes } from '../../src/filesystem/opens.ts';
+import { NodeTable, nodeTableWords } from '../../src/filesystem/nodes.ts';
+import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
+import { INTENT_WORDS, Repeats } from '../../src/filesystem/repeats.ts';
 import { Routes } from '../../src/filesystem/routes.ts';
+import { Progress } from '../../src/fuse/server/progress.ts';
 import { Session } from '../../src/fuse/server/session.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import type { OperationName } from '../../src/fuse/wire/operations.ts';
@@ -23,8 +25,9 @@ import { FakeMappings } from './fakestore.ts';
 
 const CAPACITY = 2048;
 const BUFFER = 70_000;
-/** Rows are cleared when they are taken, so all mounts of a test file can use the same memory in turn. */
-const openTableMemory = memoryAt(0, new ArrayBuffer(openTableBytes()));
+const MAX_OPEN = 2048;
+const PAIRS = 4096;
+const SHARED_BYTES = journalBytes(PAIRS) + 4 * (nodeTableWords(CAPACITY) + openTableWords(MAX_OPEN)) + 256;
 
 export interface Entry {
   readonly error: number;
@@ -70,13 +73,16 @@ export class Mounted {
     scratch.bytes[SCRATCH.dot] = 46;
     const input = arena.allocate(BUFFER);
     const output = arena.allocate(BUFFER);
-    const nodes = new NodeTable(arena.allocate(nodeTableBytes(CAPACITY)), CAPACITY);
+    const journal = new Journal(arena.allocate(SHARED_BYTES), PAIRS);
+    const progress = new Progress(journal);
+    const intent = journal.take(INTENT_WORDS);
+    const nodes = new NodeTable(journal, CAPACITY);
     const handle = scratch.address + SCRATCH.handle;
     scratch.view.setUint32(SCRATCH.handle, 20, true);
     calls.nameToHandleAt(MOUNT_FD, scratch.address + SCRATCH.empty, handle, 0, c.AT_EMPTY_PATH);
     assert.equal(nodes.lookUp(scratch, SCRATCH.handle, c.S_IFDIR), 0);
-    const opens = new OpenTable(openTableMemory);
-    const descriptors = new NodeDescriptors(calls, nodes, MOUNT_FD);
+    const opens = new OpenTable(journal, MAX_OPEN);
+    const descriptors = new NodeDescriptors(calls, nodes, MOUNT_FD, { keep: () => {}, drop: () => {} });
     const invalidateAttributes = (nodeid: number): void => {
       this.invalidated.push(nodeid);
     };
@@ -100,6 +106,7 @@ export class Mounted {
       nodes,
       opens,
       routes,
+      repeats: new Repeats(journal, intent, () => kernel.nowMs),
       composing: undefined,
       descriptors,
       input,
@@ -114,6 +121,7 @@ export class Mounted {
       invalidateAttributes,
     };
     this.session = new Session({
+      progress,
       device: this.device,
       input,
       output,

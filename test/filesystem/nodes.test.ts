@@ -3,15 +3,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { Journal, journalBytes } from '../../src/base/journal.ts';
 import { memoryAt } from '../../src/base/memory.ts';
 import { FILEID_BTRFS_WITHOUT_PARENT, HANDLE_BYTES } from '../../src/filesystem/handles.ts';
-import { NO_NODE, NodeTable, nodeTableBytes } from '../../src/filesystem/nodes.ts';
+import { NO_NODE, NodeTable, nodeTableWords } from '../../src/filesystem/nodes.ts';
 
 const CAPACITY = 300;
+const PAIRS = 100_000;
 const REGULAR = 0o100644;
 
 function makeTable(): NodeTable {
-  return new NodeTable(memoryAt(0, new ArrayBuffer(nodeTableBytes(CAPACITY))), CAPACITY);
+  const bytes = journalBytes(PAIRS) + 4 * nodeTableWords(CAPACITY) + 16;
+  return new NodeTable(new Journal(memoryAt(0, new ArrayBuffer(bytes)), PAIRS), CAPACITY);
 }
 
 /** A handle whose inode is `inode`, in memory of its own. */

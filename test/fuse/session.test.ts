@@ -4,7 +4,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { EAGAIN, EBADF, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, EPERM } from '../../src/base/errno.ts';
+import { Journal } from '../../src/base/journal.ts';
+import { memoryAt } from '../../src/base/memory.ts';
 import { requiredFlags, wantedFlags } from '../../src/fuse/server/init.ts';
+import { Progress } from '../../src/fuse/server/progress.ts';
 import {
   type Finish,
   type Handlers,
@@ -37,6 +40,7 @@ function makeSession(handler: Handler = () => 0) {
   const bugs: [OperationName, unknown][] = [];
   const output = arena.allocate(16_384);
   const session = new Session({
+    progress: new Progress(new Journal(memoryAt(0, new ArrayBuffer(4096)), 64)),
     device,
     input: arena.allocate(65_536),
     output,

@@ -1,14 +1,18 @@
 /** A filesystem in memory, as far as a store of mappings asks of it: clones with maps of extents, and free space. */
 
 import { EBADF, EIO, ENOENT } from '../../src/base/errno.ts';
+import { Journal, journalBytes } from '../../src/base/journal.ts';
+import { memoryAt } from '../../src/base/memory.ts';
 import { setU64 } from '../../src/base/struct.ts';
 import { ExtentMap, ExtentMapBuilder } from '../../src/extents/extentmap.ts';
 import type { ExtentReader } from '../../src/extents/identify.ts';
 import { STATFS, STATX, type StoreCalls } from '../../src/mappings/calls.ts';
+import { MappingRows, mappingRowsWords } from '../../src/mappings/rows.ts';
 import { MappingStore, type SharedFile, STORE_SCRATCH_BYTES, type StoreOptions } from '../../src/mappings/store.ts';
 import { Arena } from '../fuse/device.ts';
 
 export const BLOCK = 4096;
+const PAIRS = 100_000;
 const FICLONE = 0x40049409;
 export const DIRECTORY_FD = 4;
 export const READ_ONLY_FD = 5;
@@ -200,7 +204,9 @@ export class FakeStorage {
   };
 
   store(options: Partial<StoreOptions> = {}): MappingStore {
+    const memory = memoryAt(0, new ArrayBuffer(journalBytes(PAIRS) + 4 * mappingRowsWords(1024) + 64));
     return new MappingStore({
+      rows: new MappingRows(new Journal(memory, PAIRS), options.maxMappings ?? 8),
       calls: this.calls,
       reader: this.reader,
       filesystem: 'btrfs',

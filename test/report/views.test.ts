@@ -190,6 +190,7 @@ test('a mount of sharedext whose daemon is gone is said not to be looked at', ()
     const status = JSON.parse(
       execFileSync(process.execPath, [PROGRAM, 'status', mounted, '--json'], { encoding: 'utf8' }),
     );
+    process.kill(status.supervisor, 'SIGKILL');
     process.kill(status.pid, 'SIGKILL');
     try {
       for (const path of [filesystem.folder, mounted])

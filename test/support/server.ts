@@ -17,9 +17,17 @@ const LIFETIME_SECONDS = 600;
 const MOUNT_TIMEOUT_MS = 15_000;
 const END_TIMEOUT_MS = 15_000;
 const COMMAND_TIMEOUT_MS = 10_000;
+/** What a supervisor says when its server was killed. */
+const TAKEOVER = /^sharedext: the server of .* ended unexpectedly, by SIGKILL: another takes over\n/gm;
 
 /** What the control socket answers to `status`, as far as tests ask for it. */
 export interface Status {
+  readonly pid: number;
+  readonly takeovers: number;
+  readonly bugs: number;
+  readonly nodes: { readonly count: number };
+  readonly descriptors: { readonly handles: number };
+  readonly backing: { readonly count: number };
   readonly requests: Readonly<Record<string, number>>;
   /** How often a file took its own route, by reason. */
   readonly reasons: Readonly<Record<string, number>>;
@@ -45,8 +53,10 @@ export interface Status {
 export interface MountedServer {
   readonly source: string;
   readonly mountpoint: string;
-  /** The process that serves. */
+  /** The process that serves, as long as nobody kills it. */
   readonly pid: number;
+  /** The process that starts another one then. */
+  readonly supervisor: number;
   /** The minor device number of the mount. */
   readonly minor: number;
   /** What the server has written to its standard error so far. */
@@ -204,7 +214,8 @@ export async function mountSharedext(source: string, mountpoint: string, options
     await ended;
     throw new Error(`Cannot mount ${source} on ${mountpoint}: ${stderr.trim() || String(error)}`);
   }
-  const pid = childOf(child.pid ?? -1);
+  const supervisor = childOf(child.pid ?? -1);
+  const pid = childOf(supervisor);
 
   async function endOf(): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
     const late = new Promise<undefined>((resolve) => {
@@ -212,7 +223,9 @@ export async function mountSharedext(source: string, mountpoint: string, options
     });
     const first = await Promise.race([ended, late]);
     if (first !== undefined) return first;
-    process.kill(pid, 'SIGKILL');
+    const server = childOf(supervisor);
+    process.kill(supervisor, 'SIGKILL');
+    if (server > 0) process.kill(server, 'SIGKILL');
     await ended;
     throw new Error(`The server of ${mountpoint} did not end ${END_TIMEOUT_MS} ms after the unmount`);
   }
@@ -221,6 +234,7 @@ export async function mountSharedext(source: string, mountpoint: string, options
     source,
     mountpoint,
     pid,
+    supervisor,
     minor,
     stderr: () => stderr,
     ended,
@@ -238,8 +252,8 @@ export async function mountSharedext(source: string, mountpoint: string, options
       }
       const end = await endOf();
       assert.deepEqual(end, { code: 0, signal: null }, `the server ended badly: ${stderr}`);
-      assert.equal(stderr, '', 'the server complained');
-      assert.ok(!existsSync(`/proc/${pid}`), 'the server still runs');
+      assert.equal(stderr.replace(TAKEOVER, ''), '', 'the server complained');
+      for (const process of [supervisor, pid]) assert.ok(!existsSync(`/proc/${process}`), 'the server still runs');
       // A later mount, of another test, may have the number by now.
       if (fuseMounts().every((line) => line.minor !== minor)) {
         assert.ok(!existsSync(`/run/sharedext/${minor}.sock`), 'the control socket is left');

@@ -54,6 +54,8 @@ export const wantedFlags: readonly InitFlag[] = [
 
 export interface Negotiated {
   readonly minor: number;
+  /** What the kernel offered: bits 0 to 31, and 32 to 63. */
+  readonly offered: { readonly low: number; readonly high: number };
   readonly flags: ReadonlySet<InitFlag>;
   /** Wanted flags that this kernel doesn't offer. */
   readonly missing: readonly InitFlag[];
@@ -93,12 +95,8 @@ export function negotiate(input: DataView, at: number, length: number, output: D
   const lacking = requiredFlags.filter((flag) => !has(low, high, flag));
   if (lacking.length > 0) return { ok: false, why: `the kernel doesn't offer ${lacking.join(', ')}` };
 
-  const flags = new Set<InitFlag>(requiredFlags);
-  const missing: InitFlag[] = [];
-  for (const flag of wantedFlags) {
-    if (has(low, high, flag)) flags.add(flag);
-    else missing.push(flag);
-  }
+  const value = agreement(minor, low, high);
+  const { flags } = value;
   let replyLow = 0;
   let replyHigh = 0;
   for (const flag of flags) {
@@ -118,5 +116,16 @@ export function negotiate(input: DataView, at: number, length: number, output: D
   fuse_init_out.time_gran.set(output, out, 1);
   fuse_init_out.max_pages.set(output, out, MAX_WRITE_BYTES / PAGE_BYTES);
   fuse_init_out.max_stack_depth.set(output, out, 1);
-  return { ok: true, value: { minor, flags, missing } };
+  return { ok: true, value };
+}
+
+/** What is agreed on with a kernel that offers these flags. */
+export function agreement(minor: number, low: number, high: number): Negotiated {
+  const flags = new Set<InitFlag>(requiredFlags);
+  const missing: InitFlag[] = [];
+  for (const flag of wantedFlags) {
+    if (has(low, high, flag)) flags.add(flag);
+    else missing.push(flag);
+  }
+  return { minor, offered: { low, high }, flags, missing };
 }

@@ -11,15 +11,21 @@
 
 import { EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, errnoText } from '../../base/errno.ts';
 import type { Memory } from '../../base/memory.ts';
+import { FUSE_UNIQUE_RESEND_HIGH } from '../wire/constants.ts';
 import { LARGEST_OPCODE, type OperationName, operationOf, operations } from '../wire/operations.ts';
 import { fuse_in_header, fuse_out_header } from '../wire/structs.ts';
-import { type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
+import { agreement, type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
+import { resendRequests } from './notify.ts';
+import type { Progress } from './progress.ts';
 
 /** Room for the largest request: a WRITE with its header and arguments. In bytes; the kernel wants 8 KiB at least. */
 export const BUFFER_BYTES = MAX_WRITE_BYTES + 65_536;
 
 /** How many requests are served before other work on the event loop gets a turn. */
 const REQUESTS_PER_TURN = 128;
+
+/** A request that as many servers have died of is answered with EIO. */
+const MAX_ATTEMPTS = 5;
 
 /** The request being served. One object serves all requests: a handler that waits must copy what it needs first. */
 export interface Request {
@@ -28,6 +34,11 @@ export interface Request {
   uid: number;
   gid: number;
   pid: number;
+  /** The two words of the number that names the request, without the bit that says that it comes again. */
+  uniqueLow: number;
+  uniqueHigh: number;
+  /** A server that was killed had it before, and may have carried it out. */
+  again: boolean;
   /** Offset of the fixed arguments in the input memory. */
   at: number;
   /** Offsets of the NUL-terminated names behind them, where the operation has names. */
@@ -66,6 +77,8 @@ export interface SessionOptions {
   readonly input: Memory;
   readonly output: Memory;
   readonly handlers: Handlers;
+  /** The input, the output and the tables that handlers change belong to its memory. */
+  readonly progress: Progress;
   /** Told of each request and reply, for the trace. */
   readonly observer?: Observer;
   /** An error that a handler threw: a bug of ours. The caller of the operation gets EIO. */
@@ -97,6 +110,9 @@ export class Session {
     uid: 0,
     gid: 0,
     pid: 0,
+    uniqueLow: 0,
+    uniqueHigh: 0,
+    again: false,
     at: 0,
     name: 0,
     secondName: 0,
@@ -144,6 +160,26 @@ export class Session {
     }
   }
 
+  /**
+   * Goes on where a server that was killed left off, on the same connection and with the same memory, which `settleInterrupted`
+   * has seen to; to be called before anything else. `notices` is memory for a message.
+   */
+  takeUp(notices: Memory): void {
+    const { device, input, progress } = this.#options;
+    const { view } = input;
+    const { minor, low, high } = progress.agreed;
+    this.#negotiated = agreement(minor, low, high);
+    this.#resolveReady({ ok: true, value: this.#negotiated });
+    // What wants no reply doesn't come again: it is still in the input if it was being dealt with.
+    const operation = operationOf(fuse_in_header.opcode.get(view, 0));
+    const unique = fuse_in_header.unique.offset;
+    const done = progress.isDone(view.getUint32(unique, true), view.getUint32(unique + 4, true));
+    if (operation !== undefined && !operations[operation].replies && !done)
+      this.#serve(fuse_in_header.len.get(view, 0));
+    const sent = device.write(notices, resendRequests(notices));
+    if (sent < 0) this.#end(sent === -ENODEV ? undefined : `asking for unanswered requests failed: ${errnoText(sent)}`);
+  }
+
   #end(why: string | undefined): void {
     if (this.#over) return;
     this.#over = true;
@@ -176,6 +212,9 @@ export class Session {
     request.uid = fuse_in_header.uid.get(view, 0);
     request.gid = fuse_in_header.gid.get(view, 0);
     request.pid = fuse_in_header.pid.get(view, 0);
+    request.uniqueLow = uniqueLow;
+    request.uniqueHigh = (uniqueHigh & ~FUSE_UNIQUE_RESEND_HIGH) >>> 0;
+    request.again = uniqueHigh >= FUSE_UNIQUE_RESEND_HIGH;
     request.at = fuse_in_header.structBytes;
     request.end = length;
     if (!this.#shape(request, row.argumentBytes, row.names)) {
@@ -183,6 +222,12 @@ export class Session {
       return;
     }
     this.#options.observer?.request(request, input, uniqueLow);
+    if (request.again && this.#options.progress.attempt(request.uniqueLow, request.uniqueHigh) > MAX_ATTEMPTS) {
+      this.bugs++;
+      this.#options.onBug(operation, `${MAX_ATTEMPTS} servers in a row ended while they dealt with it`);
+      if (row.replies) this.#finish(operation, uniqueLow, uniqueHigh, -EIO);
+      return;
+    }
 
     switch (operation) {
       case 'INIT':
@@ -204,12 +249,16 @@ export class Session {
     } catch (error) {
       outcome = this.#bug(operation, error);
     }
-    if (!row.replies) return;
+    if (!row.replies) {
+      this.#options.progress.done(uniqueLow, uniqueHigh);
+      return;
+    }
     if (typeof outcome === 'number') {
       this.#finish(operation, uniqueLow, uniqueHigh, outcome);
       return;
     }
     this.waiting++;
+    this.#options.progress.journal.commit();
     outcome
       .catch((error: unknown) => {
         const result = this.#bug(operation, error);
@@ -265,6 +314,7 @@ export class Session {
       return;
     }
     this.#negotiated = result.value;
+    this.#options.progress.agree(result.value.minor, result.value.offered.low, result.value.offered.high);
     this.#reply(uniqueLow, uniqueHigh, INIT_OUT_BYTES);
     this.#resolveReady(result);
   }
@@ -279,14 +329,17 @@ export class Session {
   }
 
   #reply(uniqueLow: number, uniqueHigh: number, outcome: number): void {
-    const { device, output } = this.#options;
+    const { device, output, progress } = this.#options;
     const length = PAYLOAD + Math.max(outcome, 0);
     const view = output.view;
     fuse_out_header.len.set(view, 0, length);
     fuse_out_header.error.set(view, 0, Math.min(outcome, 0));
     view.setUint32(fuse_out_header.unique.offset, uniqueLow, true);
     view.setUint32(fuse_out_header.unique.offset + 4, uniqueHigh, true);
+    progress.replying = length;
     const written = device.write(output, length);
+    progress.journal.commit();
+    progress.replying = 0;
     // ENOENT: the caller was killed and no longer waits (fuse_dev_do_write).
     if (written < 0 && written !== -ENOENT) {
       this.#end(written === -ENODEV ? undefined : `answering on /dev/fuse failed: ${errnoText(written)}`);
@@ -295,3 +348,17 @@ export class Session {
 }
 
 const INIT_OUT_BYTES = 64;
+
+/**
+ * Brings a killed server's memory to the condition that it had between two requests: a reply that was on its way is sent, in
+ * which case the kernel may have it already and says ENOENT; a request that wasn't answered yet is undone, and comes again.
+ */
+export function settleInterrupted(device: Device, output: Memory, progress: Progress): void {
+  if (progress.replying === 0) {
+    progress.journal.rollback();
+    return;
+  }
+  device.write(output, progress.replying);
+  progress.journal.commit();
+  progress.replying = 0;
+}

@@ -75,4 +75,7 @@ export const FATTR_MTIME_NOW = 1 << 8;
 export const FATTR_KILL_SUIDGID = 1 << 11;
 
 /** Codes of messages that we send unasked: they stand where a reply has its error, with a unique of 0. */
+export const FUSE_NOTIFY_RESEND = 7;
+/** Bit 63 of the unique of a request that comes again; here of its high word. */
+export const FUSE_UNIQUE_RESEND_HIGH = 0x8000_0000;
 export const FUSE_NOTIFY_INVAL_INODE = 2;

@@ -1,0 +1,113 @@
+/**
+ * What a server and its supervisor say to each other, in messages of one line; descriptors travel along.
+ *
+ *     server ──► supervisor   keep NAME (descriptor)   hold a copy of it for the next server
+ *                             drop NAME                it isn't needed any more
+ *                             ready JSON               the mount answers; JSON is what the next server needs to know
+ *                             failed TEXT              there will be no mount, or it can't go on: the reason
+ *                             restart                  start another server now; this one ends
+ *                             over                     the mount has ended; this one ends
+ *     supervisor ──► server   keep NAME (descriptor)   what is held, once each
+ *                             go JSON                  that was all; JSON is what the last server that was ready said, or null
+ */
+
+import type { MessageSocket } from '../sys/rights.ts';
+
+/** The server's end of the sockets, in its process, and the variable that tells it. */
+export const KEEPER_FD = 3;
+export const KEEPER_VARIABLE = 'SHAREDEXT_KEEPER';
+
+/** The names of what every server of a mount needs. */
+export const KEPT = {
+  device: 'device',
+  state: 'state',
+  sourceMount: 'source-mount',
+  source: 'source',
+  storeParent: 'store-parent',
+  store: 'store',
+  place: 'place',
+  readOnly: 'store-readonly',
+} as const;
+
+/** What a server says of its mount when it is ready. */
+export interface Facts {
+  readonly minor: number;
+  readonly source: string;
+  readonly mountpoint: string;
+  /** The store's folder relative to its parent, and the parent; empty when sharing is off. */
+  readonly place: string;
+  readonly storeParent: string;
+}
+
+export function isFacts(value: unknown): value is Facts {
+  if (typeof value !== 'object' || value === null) return false;
+  const fields = new Map<string, unknown>(Object.entries(value));
+  const texts = ['source', 'mountpoint', 'place', 'storeParent'];
+  return typeof fields.get('minor') === 'number' && texts.every((name) => typeof fields.get(name) === 'string');
+}
+
+/** A message's first word, and the rest. */
+export function splitMessage(text: string): readonly [string, string] {
+  const space = text.indexOf(' ');
+  return space < 0 ? [text, ''] : [text.slice(0, space), text.slice(space + 1)];
+}
+
+/** The server's side. */
+export class Keeper {
+  /** What the supervisor holds of an earlier server. */
+  readonly held = new Map<string, number>();
+  /** What the earlier server said of the mount; undefined for the first one. */
+  readonly facts: Facts | undefined;
+  /** Descriptors that could not be handed over: a later server would do without them. */
+  unkept = 0;
+  readonly #socket: MessageSocket;
+
+  /** Waits for what the supervisor has to say. @throws Error when that makes no sense. */
+  constructor(socket: MessageSocket) {
+    this.#socket = socket;
+    for (;;) {
+      const message = socket.receive(true);
+      if (typeof message === 'number') throw new Error('the supervisor said nothing');
+      const [word, rest] = splitMessage(message.text);
+      if (word === 'keep' && message.fd >= 0) {
+        this.held.set(rest, message.fd);
+        continue;
+      }
+      if (word !== 'go') throw new Error(`the supervisor said "${message.text}"`);
+      const facts: unknown = JSON.parse(rest);
+      this.facts = isFacts(facts) ? facts : undefined;
+      return;
+    }
+  }
+
+  /** @throws Error when the supervisor doesn't hold it. */
+  take(name: string): number {
+    const fd = this.held.get(name);
+    if (fd === undefined) throw new Error(`the supervisor doesn't hold "${name}"`);
+    return fd;
+  }
+
+  keep(name: string, fd: number): void {
+    if (this.#socket.send(`keep ${name}`, fd, false) < 0) this.unkept++;
+  }
+
+  drop(name: string): void {
+    this.#socket.send(`drop ${name}`, -1, false);
+  }
+
+  ready(facts: Facts): boolean {
+    return this.#socket.send(`ready ${JSON.stringify(facts)}`, -1, true) >= 0;
+  }
+
+  failed(reason: string): void {
+    this.#socket.send(`failed ${reason}`, -1, true);
+  }
+
+  restart(): void {
+    this.#socket.send('restart', -1, true);
+  }
+
+  over(): void {
+    this.#socket.send('over', -1, true);
+  }
+}

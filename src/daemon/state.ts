@@ -1,0 +1,131 @@
+/**
+ * What of a server outlives its process: one memory file, whose descriptor the supervisor keeps, with all tables, the request
+ * being read and the reply being sent. A later server maps it again and goes on (`takeover.ts`).
+ *
+ *     journal │ header │ progress │ input │ output │ nodes │ open files │ mappings
+ *
+ * A file of another layout, or one whose tables contradict themselves, is refused.
+ */
+
+import { errnoText } from '../base/errno.ts';
+import { Journal, journalBytes, type WordIndex } from '../base/journal.ts';
+import type { Memory } from '../base/memory.ts';
+import { NodeTable, nodeTableWords } from '../filesystem/nodes.ts';
+import { MAX_OPEN, OpenTable, openTableWords } from '../filesystem/opens.ts';
+import { INTENT_WORDS } from '../filesystem/repeats.ts';
+import { Progress } from '../fuse/server/progress.ts';
+import { BUFFER_BYTES } from '../fuse/server/session.ts';
+import { MappingRows, mappingRowsWords } from '../mappings/rows.ts';
+import { allocateShared, mapShared, sharedBytes } from '../sys/memory.ts';
+import type { MountOptions } from './options.ts';
+
+/** Changes with every change of the layout or of what the words mean. */
+export const STATE_VERSION = 1;
+const MAGIC = 0x5e7ed387;
+
+/** The most words that one request changes: a READDIRPLUS of 1 MiB is some 7,000 new nodes of some 20 words each. */
+const PAIRS = 1 << 19;
+
+/** Words of the header. */
+const HEADER = { magic: 0, version: 1, nodes: 2, mappings: 3, bytes: 4, takeovers: 5, backing: 6, intent: 8 } as const;
+const HEADER_WORDS = HEADER.intent + INTENT_WORDS;
+
+export interface State {
+  readonly fd: number;
+  readonly journal: Journal;
+  readonly progress: Progress;
+  readonly input: Memory;
+  readonly output: Memory;
+  readonly nodes: NodeTable;
+  readonly opens: OpenTable;
+  readonly mappings: MappingRows;
+  /** The word that says which backing id was the last to be registered. */
+  readonly backing: WordIndex;
+  readonly intent: WordIndex;
+  /** How often another server has taken the mount over. */
+  readonly takeovers: number;
+}
+
+function stateBytes(options: MountOptions): number {
+  const words =
+    HEADER_WORDS +
+    nodeTableWords(options.maxNodes) +
+    openTableWords(MAX_OPEN) +
+    mappingRowsWords(options.maxMappings) +
+    (2 * BUFFER_BYTES) / 4 +
+    1024;
+  return journalBytes(PAIRS) + words * 4;
+}
+
+function layOut(memory: Memory, fd: number, options: MountOptions): State {
+  const journal = new Journal(memory, PAIRS);
+  const header = journal.take(HEADER_WORDS);
+  const { words } = journal;
+  const state = {
+    fd,
+    journal,
+    progress: new Progress(journal),
+    input: journal.takeBytes(BUFFER_BYTES),
+    output: journal.takeBytes(BUFFER_BYTES),
+    nodes: new NodeTable(journal, options.maxNodes),
+    opens: new OpenTable(journal, MAX_OPEN),
+    mappings: new MappingRows(journal, options.maxMappings),
+    backing: header + HEADER.backing,
+    intent: header + HEADER.intent,
+    takeovers: words[header + HEADER.takeovers] ?? 0,
+  };
+  return state;
+}
+
+/** The header of a file: where it lies doesn't depend on any option. */
+function headerOf(memory: Memory): WordIndex {
+  return new Journal(memory, PAIRS).take(HEADER_WORDS);
+}
+
+export function makeState(options: MountOptions): State {
+  const bytes = stateBytes(options);
+  const { memory, fd } = allocateShared('state', bytes);
+  const { words } = new Journal(memory, PAIRS);
+  const at = headerOf(memory);
+  words[at + HEADER.version] = STATE_VERSION;
+  words[at + HEADER.nodes] = options.maxNodes;
+  words[at + HEADER.mappings] = options.maxMappings;
+  words[at + HEADER.bytes] = bytes >>> 0;
+  words[at + HEADER.magic] = MAGIC;
+  return layOut(memory, fd, options);
+}
+
+/** Maps what an earlier server left. @throws Error that says why it isn't trusted. */
+export function openState(fd: number, options: MountOptions): State {
+  const wanted = stateBytes(options);
+  const bytes = sharedBytes(fd);
+  if (bytes < 0) throw new Error(`its memory file can't be looked at: ${errnoText(bytes)}`);
+  if (bytes < journalBytes(PAIRS) + 4 * HEADER_WORDS) throw new Error(`its memory file has ${bytes} bytes only`);
+  const memory = mapShared('state', fd, bytes);
+  const { words } = new Journal(memory, PAIRS);
+  const at = headerOf(memory);
+  const found = (word: number): number => words[at + word] ?? 0;
+  if (found(HEADER.magic) !== MAGIC) throw new Error('its memory file was not made by sharedext');
+  if (found(HEADER.version) !== STATE_VERSION) {
+    throw new Error(`its state has version ${found(HEADER.version)}, and this program knows version ${STATE_VERSION}`);
+  }
+  const same =
+    found(HEADER.nodes) === options.maxNodes &&
+    found(HEADER.mappings) === options.maxMappings &&
+    found(HEADER.bytes) === wanted >>> 0 &&
+    bytes === wanted;
+  if (!same) throw new Error('its memory file is one of other mount options');
+  if ((words[0] ?? 0) > PAIRS) throw new Error(`its journal has ${words[0]} entries, more than fit`);
+  words[at + HEADER.takeovers] = found(HEADER.takeovers) + 1;
+  return layOut(memory, fd, options);
+}
+
+/** What contradicts itself in the tables, once they are rolled back. */
+export function flawOf({ nodes, opens, mappings }: State): string | undefined {
+  const inNodes = nodes.flaw();
+  if (inNodes !== undefined) return `the table of nodes is damaged: ${inNodes}`;
+  const inOpens = opens.flaw(nodes);
+  if (inOpens !== undefined) return `the table of open files is damaged: ${inOpens}`;
+  const inMappings = mappings.flaw();
+  return inMappings === undefined ? undefined : `the table of mappings is damaged: ${inMappings}`;
+}

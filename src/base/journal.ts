@@ -27,13 +27,15 @@ export class Journal {
   /** All words: to be read in place, and changed by `set`. */
   readonly words: Uint32Array;
   readonly memory: Memory;
-  readonly #pairs: number;
+  /** The most words that one step has changed, and that it may. */
+  largest = 0;
+  readonly limit: number;
   #taken: WordIndex;
 
   constructor(memory: Memory, pairs: number) {
     this.memory = memory;
     this.words = new Uint32Array(memory.bytes.buffer, memory.bytes.byteOffset, Math.floor(memory.bytes.length / 4));
-    this.#pairs = pairs;
+    this.limit = pairs;
     this.#taken = journalBytes(pairs) / 4;
     this.#taken += this.#taken % 2;
   }
@@ -66,7 +68,7 @@ export class Journal {
     const old = words[at] ?? 0;
     if (old === value >>> 0) return;
     const count = words[COUNT] ?? 0;
-    if (count >= this.#pairs) throw new Error(`a step changes more than ${this.#pairs} words`);
+    if (count >= this.limit) throw new Error(`a step changes more than ${this.limit} words`);
     words[PAIRS + 2 * count] = at;
     words[PAIRS + 2 * count + 1] = old;
     words[COUNT] = count + 1;
@@ -90,13 +92,15 @@ export class Journal {
 
   /** The step is completed. */
   commit(): void {
+    const { changed } = this;
+    if (changed > this.largest) this.largest = changed;
     this.words[COUNT] = 0;
   }
 
   /** Takes the step under way back, last change first. Being killed meanwhile does no harm: it is begun again. */
   rollback(): void {
     const { words } = this;
-    for (let count = Math.min(this.changed, this.#pairs); count > 0; count--) {
+    for (let count = Math.min(this.changed, this.limit); count > 0; count--) {
       const at = words[PAIRS + 2 * (count - 1)] ?? 0;
       words[at] = words[PAIRS + 2 * (count - 1) + 1] ?? 0;
       words[COUNT] = count - 1;

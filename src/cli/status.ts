@@ -183,6 +183,7 @@ function details(report: MountReport): string {
     ['requests', counted(report.requests)],
     ['failures', counted(report.failures)],
     ['waiting', String(report.waiting)],
+    ['journal', `at most ${report.journal.largest} of ${report.journal.limit} words in one step`],
   );
   const width = Math.max(...rows.map(([name]) => name.length));
   const lines = rows.map(([name, value]) => `  ${paint('dim', name.padEnd(width))}  ${value}`);

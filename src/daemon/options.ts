@@ -3,6 +3,7 @@
  */
 
 import { UserError } from '../base/errno.ts';
+import type { DomainRule } from '../filesystem/domains.ts';
 
 /** Words that every mount takes, with the flag of mount(2) that each sets or clears. */
 const flags: Readonly<Record<string, { readonly set?: number; readonly clear?: number }>> = {
@@ -85,6 +86,11 @@ export const ownOptions: readonly OptionHelp[] = [
     value: 'N%',
     help: 'how much of such a file must be shared (default 10%)',
   },
+  {
+    name: 'domain',
+    value: 'mount|subvolume|uid|dir',
+    help: 'who shares with whom: all files (mount, the default), or those of one btrfs subvolume, of one owner, or below one directory of the source',
+  },
   { name: 'backing', value: 'N', help: 'the most files registered for passthrough at a time (default 262144)' },
   { name: 'nodes', value: 'N', help: 'the most inodes that the kernel may know (default 16777216)' },
   { name: 'nosubtype', help: 'show the type "fuse" instead of "fuse.sharedext", for tools that compare it' },
@@ -107,6 +113,7 @@ export interface MountOptions {
   readonly composed: number | undefined;
   /** How much of it must be shared, in percent. */
   readonly composedShare: number;
+  readonly domain: DomainRule;
   readonly maxBacking: number;
   readonly maxNodes: number;
   readonly subtype: boolean;
@@ -161,6 +168,11 @@ function shareOf(value: string): number {
   return percent;
 }
 
+function domainOf(value: string): DomainRule {
+  if (value === 'mount' || value === 'subvolume' || value === 'uid' || value === 'dir') return value;
+  throw wrong('domain', value, 'mount, subvolume, uid or dir');
+}
+
 function cacheOf(value: string): CacheOption {
   if (value === 'auto' || value === 'none' || value === 'unlimited') return value;
   const seconds = Number(value);
@@ -188,6 +200,7 @@ export function parseOptions(texts: readonly string[]): MountOptions {
     floor: { percent: 2 },
     composed: 4 * 2 ** 20,
     composedShare: 10,
+    domain: 'mount',
     maxBacking: 262_144,
     maxNodes: 2 ** 24,
     subtype: true,
@@ -242,6 +255,9 @@ function applyOption(draft: Draft, word: string): void {
       return;
     case 'composedshare':
       draft.composedShare = shareOf(value);
+      return;
+    case 'domain':
+      draft.domain = domainOf(value);
       return;
     case 'backing':
       draft.maxBacking = whole(name, value, 0, 2 ** 24);

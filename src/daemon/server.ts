@@ -7,6 +7,7 @@
  */
 
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
+import type { Journal } from '../base/journal.ts';
 import { AT_EMPTY_PATH, MNT_DETACH, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
 import type { Composing } from '../filesystem/composing.ts';
@@ -67,6 +68,8 @@ export interface Server {
   readonly facts: Facts;
   /** How often another server has taken the mount over. */
   readonly takeovers: number;
+  readonly journal: Pick<Journal, 'largest' | 'limit'>;
+  readonly keeper: Pick<Keeper, 'unkept'>;
   /** Stops serving, without an end of the mount: what isn't answered comes to the next server. */
   stop(): void;
   /** Unmounts; lazily when the mount is in use, so that it ends when its last user does. Returns 0 or a negated errno. */
@@ -113,6 +116,11 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
       ? openSource(given.source, scratch)
       : adoptSource(facts.source, keeper.take(KEPT.sourceMount), keeper.take(KEPT.source), scratch);
   undo.push(() => source.close());
+  if (options.domain === 'subvolume' && source.filesystem !== 'btrfs') {
+    throw new UserError(
+      `Cannot use domain=subvolume: the source ${source.path} is on ${source.filesystem}, which has none`,
+    );
+  }
   // A mountpoint that is served already can't be looked at: nobody would answer.
   const mountpoint = facts?.mountpoint ?? existingDirectory('mountpoint', given.mountpoint);
   if (facts === undefined) checkMountpoint(source.path, mountpoint);
@@ -226,6 +234,8 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
       storeParent: shared?.parentPath ?? '',
     },
     takeovers: state.takeovers,
+    journal: state.journal,
+    keeper,
     stop: stopReading,
     async unmount() {
       const result = await sys.umount2.later(mountpoint, 0);
@@ -282,6 +292,7 @@ function assemble(
     scratch,
     mappings: shared?.mappings,
     composing,
+    domains: state.domains,
     settleMs: options.settleMs,
     now: Date.now,
     invalidateAttributes: invalidate,
@@ -293,6 +304,7 @@ function assemble(
     nodes,
     opens,
     routes,
+    domains: state.domains,
     repeats: new Repeats(state.journal, state.intent, Date.now),
     composing,
     descriptors,

@@ -109,8 +109,8 @@ export function openSharing(
       minBytes !== undefined && {
         composer: {
           minBytes,
-          indexedBytes: (map) => composed.composer.indexedBytes(map),
-          addClone: (row, size, inode, map) => composed.composer.addClone(row, size, inode, map),
+          indexedBytes: (map, domain) => composed.composer.indexedBytes(map, domain),
+          addClone: (row, size, inode, map, domain) => composed.composer.addClone(row, size, inode, map, domain),
           dropClone: (row) => composed.packs.dropClone(row),
         },
       }),

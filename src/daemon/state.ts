@@ -2,7 +2,7 @@
  * What of a server outlives its process: one memory file, whose descriptor the supervisor keeps, with all tables, the request
  * being read and the reply being sent. A later server maps it again and goes on (`takeover.ts`).
  *
- *     journal │ header │ progress │ input │ output │ nodes │ open files │ mappings
+ *     journal │ header │ nodes │ progress │ input │ output │ open files │ mappings │ domains
  *
  * A file of another layout, or one whose tables contradict themselves, is refused.
  */
@@ -10,6 +10,7 @@
 import { errnoText } from '../base/errno.ts';
 import { Journal, journalBytes, type WordIndex } from '../base/journal.ts';
 import type { Memory } from '../base/memory.ts';
+import { DOMAINS_WORDS, Domains } from '../filesystem/domains.ts';
 import { NodeTable, nodeTableWords } from '../filesystem/nodes.ts';
 import { MAX_OPEN, OpenTable, openTableWords } from '../filesystem/opens.ts';
 import { INTENT_WORDS } from '../filesystem/repeats.ts';
@@ -42,6 +43,7 @@ export interface State {
   /** The word that says which backing id was the last to be registered. */
   readonly backing: WordIndex;
   readonly intent: WordIndex;
+  readonly domains: Domains;
   /** How often another server has taken the mount over. */
   readonly takeovers: number;
 }
@@ -52,6 +54,7 @@ function stateBytes(options: MountOptions): number {
     nodeTableWords(options.maxNodes) +
     openTableWords(MAX_OPEN) +
     mappingRowsWords(options.maxMappings) +
+    DOMAINS_WORDS +
     (2 * BUFFER_BYTES) / 4 +
     1024;
   return journalBytes(PAIRS) + words * 4;
@@ -61,20 +64,21 @@ function layOut(memory: Memory, fd: number, options: MountOptions): State {
   const journal = new Journal(memory, PAIRS);
   const header = journal.take(HEADER_WORDS);
   const { words } = journal;
-  const state = {
+  const nodes = new NodeTable(journal, options.maxNodes);
+  return {
     fd,
     journal,
     progress: new Progress(journal),
     input: journal.takeBytes(BUFFER_BYTES),
     output: journal.takeBytes(BUFFER_BYTES),
-    nodes: new NodeTable(journal, options.maxNodes),
+    nodes,
     opens: new OpenTable(journal, MAX_OPEN),
     mappings: new MappingRows(journal, options.maxMappings),
     backing: header + HEADER.backing,
     intent: header + HEADER.intent,
+    domains: new Domains(options.domain, journal, journal.take(DOMAINS_WORDS), nodes),
     takeovers: words[header + HEADER.takeovers] ?? 0,
   };
-  return state;
 }
 
 /** The header of a file: where it lies doesn't depend on any option. */

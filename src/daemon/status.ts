@@ -56,6 +56,8 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     supervisor: process.ppid,
     takeovers: server.takeovers,
     stateVersion: STATE_VERSION,
+    unkept: server.keeper.unkept,
+    journal: { largest: server.journal.largest, limit: server.journal.limit },
     source: source.path,
     mountpoint: server.mountpoint,
     minor: server.facts.minor,

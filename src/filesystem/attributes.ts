@@ -119,7 +119,9 @@ export function internIdentified(m: Mount, parent: number, dirFd: number, path: 
   const subvolume = handleSubvolume(view, SCRATCH.handle);
   if (subvolume === 0 || handleInode(view, SCRATCH.handle) !== PLACEHOLDER_INODE) {
     const slot = m.nodes.lookUp(m.scratch, SCRATCH.handle, mode);
-    return slot === NO_NODE ? -ENFILE : slot;
+    if (slot === NO_NODE) return -ENFILE;
+    m.domains.found(slot, parent, (mode & c.S_IFMT) === c.S_IFDIR, m.nodes.lookups(slot) === 1);
+    return slot;
   }
   const fd = m.calls.openat(dirFd, path, c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC, 0);
   if (fd < 0) return fd;

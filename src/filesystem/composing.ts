@@ -22,6 +22,7 @@ import type { Packs } from '../mappings/packs.ts';
 import { noPages, type Residency } from '../pagecache/residency.ts';
 import type { Buffers } from './buffers.ts';
 import type { SourceCalls } from './calls.ts';
+import { NO_DOMAIN } from './domains.ts';
 import { SCRATCH } from './mount.ts';
 
 /** Why a large file doesn't take the composed route. */
@@ -160,15 +161,16 @@ export class Composing {
    * written to it may be in memory only, where its extents don't show it. When that is on the disk, its extents are looked at
    * anew, but for what was written meanwhile. `fd` is open for reading and taken over; negative where that failed.
    */
-  adopt(row: number, fd: number): void {
+  adopt(row: number, fd: number, domain: number): void {
     const { calls, composer, scratch } = this.#o;
     const open = this.#unknown();
     if (fd >= 0) this.#readTimes(open, fd);
     open.timesKnown = false;
     composer.ownAll(open.file);
     this.#open.set(row, open);
-    if (fd < 0) return;
-    const fresh = composer.create(open.size, statx.ino.get(scratch.view, SCRATCH.statx), true);
+    if (fd >= 0 && domain === NO_DOMAIN) calls.close(fd);
+    if (fd < 0 || domain === NO_DOMAIN) return;
+    const fresh = composer.create(open.size, statx.ino.get(scratch.view, SCRATCH.statx), true, domain);
     open.fresh = fresh;
     void calls.fdatasync.later(fd).then((synced) => {
       calls.close(fd);
@@ -183,11 +185,15 @@ export class Composing {
    * of it. The answer comes later when dirty pages have to be written first; the descriptor stays the caller's. `whole` says
    * whether files of which every look shows shared extents only take it, too.
    */
-  decide(fd: number, whole: boolean): ComposedOpen | ComposedRefusal | Promise<ComposedOpen | ComposedRefusal> {
-    const open = this.#candidate(fd, whole);
+  decide(
+    fd: number,
+    whole: boolean,
+    domain: number,
+  ): ComposedOpen | ComposedRefusal | Promise<ComposedOpen | ComposedRefusal> {
+    const open = this.#candidate(fd, whole, domain);
     if (open !== 'dirty') return open;
     if (this.#dirtyPages > MAX_DIRTY_PAGES) return 'dirty';
-    return this.#o.calls.fdatasync.later(fd).then(() => this.#candidate(fd, whole));
+    return this.#o.calls.fdatasync.later(fd).then(() => this.#candidate(fd, whole, domain));
   }
 
   /** Whether a file of this size may take the route. */
@@ -238,7 +244,7 @@ export class Composing {
     return packs.dropIdle() > 0;
   }
 
-  #candidate(fd: number, whole: boolean): ComposedOpen | ComposedRefusal {
+  #candidate(fd: number, whole: boolean, domain: number): ComposedOpen | ComposedRefusal {
     const { calls, filesystem, scratch, isRealtime, composer } = this.#o;
     const open = this.#unknown();
     this.#readTimes(open, fd);
@@ -254,13 +260,13 @@ export class Composing {
     if (this.#isWrittenElsewhere(fd)) return 'written-elsewhere';
     const counts = this.#counts;
     if (this.#o.residency.count(fd, counts) < 0 || this.#dirtyPages > 0) return 'dirty';
-    return { ...open, file: composer.create(open.size, inode, counts.cached > 0) };
+    return { ...open, file: composer.create(open.size, inode, counts.cached > 0, domain) };
   }
 
   /** A file of which nothing is known yet. */
   #unknown(): ComposedOpen {
     return {
-      file: this.#o.composer.create(0, 0, false),
+      file: this.#o.composer.create(0, 0, false, 0),
       fresh: undefined,
       size: 0,
       times: new Float64Array(4),

@@ -13,6 +13,7 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { clearSetIds, identify, internIdentified, putEntry, slotOf, statDescriptor } from './attributes.ts';
+import { NO_DOMAIN } from './domains.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { asCaller, nameTaken, wasMade } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';
@@ -210,7 +211,10 @@ export function reopenHandles(m: Mount): void {
   if (m.composing === undefined) return;
   for (const row of m.opens.rows()) {
     if (m.opens.route(row) !== ROUTE_COMPOSED) continue;
-    m.composing.adopt(row, m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(m.opens.slot(row)), OUR_FLAGS));
+    const slot = m.opens.slot(row);
+    const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), OUR_FLAGS);
+    const known = fd >= 0 && statDescriptor(m, fd, c.STATX_BASIC_STATS) >= 0;
+    m.composing.adopt(row, fd, known ? m.domains.of(slot, m.scratch) : NO_DOMAIN);
   }
 }
 

@@ -9,6 +9,7 @@ import type { Memory } from '../base/memory.ts';
 import type { BackingFiles, SourceCalls } from './calls.ts';
 import type { Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
+import type { Domains } from './domains.ts';
 import type { NodeTable } from './nodes.ts';
 import type { OpenTable } from './opens.ts';
 import type { Repeats } from './repeats.ts';
@@ -43,6 +44,7 @@ export interface Mount {
   readonly opens: OpenTable;
   readonly routes: Routes;
   readonly repeats: Repeats;
+  readonly domains: Domains;
   /** Absent when no file is to be composed. */
   readonly composing: Composing | undefined;
   /** Requests arrive here; names and data are used in place. */

@@ -1,6 +1,6 @@
 /** Names: LOOKUP and FORGET, and what makes, moves and removes directory entries. */
 
-import { EACCES, EEXIST, ENOENT, ESTALE } from '../base/errno.ts';
+import { EACCES, EEXIST, ENOENT, ESTALE, EXDEV } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import type { Address } from '../base/memory.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
@@ -163,6 +163,7 @@ export function symlink(m: Mount, r: Request): Outcome {
 export function link(m: Mount, r: Request): Outcome {
   const old = slotOf(m, fuse_link_in.oldnodeid.get(m.input.view, r.at));
   if (old === NO_NODE) return -ESTALE;
+  if (!m.domains.mayBeIn(old, slotOf(m, r.nodeid))) return -EXDEV;
   const oldFd = m.descriptors.acquire(old);
   if (oldFd < 0) return oldFd;
   const result = makeEntry(
@@ -256,13 +257,21 @@ function move(m: Mount, r: Request, newDirectory: number, flags: number): Outcom
     m.descriptors.release(from, fromFd);
     return toFd;
   }
-  const result = moveBetween(m, r, fromFd, toFd, flags);
+  const result = moveBetween(m, r, from, fromFd, to, toFd, flags);
   m.descriptors.release(to, toFd);
   m.descriptors.release(from, fromFd);
   return result;
 }
 
-function moveBetween(m: Mount, r: Request, fromFd: number, toFd: number, flags: number): number {
+function moveBetween(
+  m: Mount,
+  r: Request,
+  from: number,
+  fromFd: number,
+  to: number,
+  toFd: number,
+  flags: number,
+): number {
   const oldPath = inRequest(m, r.name);
   const newPath = inRequest(m, r.secondName);
   const { handle, secondHandle } = SCRATCH;
@@ -279,6 +288,12 @@ function moveBetween(m: Mount, r: Request, fromFd: number, toFd: number, flags: 
     repeats.intend(r, m.scratch, moving ? secondHandle : -1);
   }
   const victim = there ? m.nodes.find(m.scratch, handle) : NO_NODE;
+  if (from !== to) {
+    const moved = moving ? m.nodes.find(m.scratch, secondHandle) : NO_NODE;
+    if (moved !== NO_NODE && !m.domains.mayBeIn(moved, to)) return -EXDEV;
+    const back = (flags & RENAME_EXCHANGE) !== 0 ? victim : NO_NODE;
+    if (back !== NO_NODE && !m.domains.mayBeIn(back, from)) return -EXDEV;
+  }
   const held = holdVictim(m, victim);
   // RENAME_WHITEOUT makes a device node, which belongs to the caller.
   const result = asCaller(m, r, m.currentUmask, () => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags));

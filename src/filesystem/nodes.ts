@@ -12,7 +12,7 @@
  *          13      shared mapping that held this file's bytes when it was looked at, plus one
  *          14      generation of that mapping
  *          15..16  the ctime that the file had then, seconds (low 32 bits) and nanoseconds
- *          17      unused
+ *          17      domain, where that goes by the file's place (`domains.ts`)
  *
  * Invariants: a row in use has a lookup count above zero, or is the root. At most one row in use that isn't detached has
  * a given handle. A detached row keeps its place in the chains, but is not found.
@@ -33,6 +33,7 @@ const VERDICT = 13;
 const VERDICT_GENERATION = 14;
 const VERDICT_SECONDS = 15;
 const VERDICT_NANOSECONDS = 16;
+const DOMAIN = 17;
 
 const USED = 1;
 const DETACHED = 2;
@@ -114,6 +115,7 @@ export class NodeTable {
     this.#set(slot, STATE, USED | ((mode >>> 12) << TYPE_SHIFT));
     this.#set(slot, OPEN, 0);
     this.#set(slot, VERDICT, 0);
+    this.#set(slot, DOMAIN, 0);
     this.#setNumber(COUNT, this.count + 1);
     this.#insert(slot);
     return slot;
@@ -181,6 +183,14 @@ export class NodeTable {
 
   lookups(slot: number): number {
     return this.#journal.getLarge(this.#rows + slot * WORDS + LOOKUPS);
+  }
+
+  domain(slot: number): number {
+    return this.#get(slot, DOMAIN);
+  }
+
+  setDomain(slot: number, domain: number): void {
+    this.#set(slot, DOMAIN, domain);
   }
 
   /** The row of the open file table, or -1. */

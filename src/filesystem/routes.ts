@@ -22,6 +22,7 @@ import type { SharedFile } from '../mappings/store.ts';
 import type { SourceCalls } from './calls.ts';
 import type { ComposedOpen, ComposedRefusal, Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
+import { type Domains, NO_DOMAIN } from './domains.ts';
 import { SCRATCH } from './mount.ts';
 import { NO_NODE, type NodeTable } from './nodes.ts';
 import { type OpenTable, ROUTE_SHARED } from './opens.ts';
@@ -39,7 +40,9 @@ export type OwnReason =
   /** It changed while it was being looked at. */
   | 'changing'
   /** A clone's backing file could not be registered. */
-  | 'backing';
+  | 'backing'
+  /** It belongs to no domain: there are too many. */
+  | 'domain';
 
 /** What is needed of the store of shared mappings: see `mappings/store.ts`. A mapping is named by its row. */
 export interface SharedMappings {
@@ -64,6 +67,7 @@ export interface RoutesOptions {
   readonly mappings: SharedMappings | undefined;
   /** Absent when no file is to be composed. */
   readonly composing: Composing | undefined;
+  readonly domains: Pick<Domains, 'of'>;
   /** How long ago a file's content must have changed before it is shared. */
   readonly settleMs: number;
   /** The wall clock, in milliseconds since 1970. */
@@ -177,7 +181,9 @@ export class Routes {
     // The age counts from before the look, which may take long: a change right after it could leave the ctime the same.
     const age = now() - (seconds * 1000 + nanoseconds / 1e6);
     if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#compose(slot, fd, size, 'recent');
-    const file = { fd, size, inode: statx.ino.get(view, at), sinceModifiedMs };
+    const domain = this.#options.domains.of(slot, scratch);
+    if (domain === NO_DOMAIN) return this.#own('domain');
+    const file = { fd, size, inode: statx.ino.get(view, at), domain, sinceModifiedMs };
     const found = mappings.share(file);
     if (!(found instanceof Promise)) {
       if (typeof found === 'string') return this.#compose(slot, fd, size, found);
@@ -199,14 +205,16 @@ export class Routes {
 
   /** The composed route if the file may take it, and otherwise its own, for the reason that kept it from being shared. */
   #compose(slot: number, fd: number, size: number, reason: string): Choice | Promise<Choice> {
-    const { composing } = this.#options;
+    const { composing, domains, scratch } = this.#options;
     if (composing === undefined || !composing.fits(size)) return this.#own(reason);
+    const domain = domains.of(slot, scratch);
+    if (domain === NO_DOMAIN) return this.#own('domain');
     const decided = (outcome: ComposedOpen | ComposedRefusal): Choice => {
       if (typeof outcome !== 'string') return outcome;
       return this.#own(outcome === 'unshared' ? reason : outcome);
     };
     // A file that is shared as a whole needn't be composed only because it is young.
-    const outcome = composing.decide(fd, reason !== 'recent');
+    const outcome = composing.decide(fd, reason !== 'recent', domain);
     return outcome instanceof Promise ? this.#wait(slot, outcome.then(decided)) : decided(outcome);
   }
 

@@ -110,9 +110,13 @@ function hasValue(m: Mount, r: Request, path: Address, length: number): boolean 
 
 export function removexattr(m: Mount, r: Request): Outcome {
   return withPath(m, r, (path) => {
+    const name = m.input.address + r.name;
     const repeat = m.repeats.isRepeat(r);
-    if (!repeat) m.repeats.intend(r, m.scratch, -1);
-    const result = m.calls.removexattr(path, m.input.address + r.name);
+    // Only one that is there can have been removed when the request comes again.
+    const there = repeat ? 0 : m.calls.getxattr(path, name, 0, 0);
+    if (there < 0 && there !== -ENODATA) return there;
+    if (!repeat && there >= 0) m.repeats.intend(r, m.scratch, -1);
+    const result = m.calls.removexattr(path, name);
     if (result === -ENODATA && repeat) return 0;
     // Removing an ACL that isn't there is no error, but for filesystems that say so: posix_acl(7) callers expect none.
     return result === -ENODATA && isAcl(m, r.name) ? 0 : result;

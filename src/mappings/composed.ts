@@ -54,6 +54,8 @@ export interface ComposedFile {
   readonly targets: Set<number>;
   /** It had pages of its own in memory when it was opened: those of shared extents would be second copies. */
   readonly hadPages: boolean;
+  /** It is read from targets of this domain only. */
+  readonly domain: number;
 }
 
 export interface ComposerOptions {
@@ -105,10 +107,10 @@ export class Composer {
   }
 
   /** The map of a file that nobody has open on this route: all of it unknown, but for what lies behind the last whole block. */
-  create(size: number, inode: number, hadPages: boolean): ComposedFile {
+  create(size: number, inode: number, hadPages: boolean, domain: number): ComposedFile {
     const map = new IntervalMap();
     map.set(Math.floor(size / this.#o.blockBytes), END, OWN_BLOCKS);
-    return { map, inode, targets: new Set(), hadPages };
+    return { map, inode, targets: new Set(), hadPages, domain };
   }
 
   close(file: ComposedFile): void {
@@ -137,6 +139,7 @@ export class Composer {
   resolve(file: ComposedFile, fd: number, block: number): void {
     const { map } = file;
     const { blockBytes, ranges } = this.#o;
+    this.#use(file.domain);
     map.find(block);
     const from = Math.max(map.start, block - (block % WINDOW_ALIGNMENT));
     const to = Math.min(map.end, from + Math.max(WINDOW_ALIGNMENT, WINDOW_BYTES / blockBytes));
@@ -160,8 +163,9 @@ export class Composer {
   }
 
   /** How many bytes of a map's data targets hold already. */
-  indexedBytes(map: ExtentMap): number {
+  indexedBytes(map: ExtentMap, domain: number): number {
     const { index, blockBytes } = this.#o;
+    this.#use(domain);
     let bytes = 0;
     for (let row = 0; row < map.count; row++) {
       const slice = map.slice(row);
@@ -176,14 +180,20 @@ export class Composer {
   }
 
   /** Lets diverged copies find the extents of a whole-file clone. What targets hold already stays where it is. */
-  addClone(row: number, size: number, inode: number, map: ExtentMap): void {
+  addClone(row: number, size: number, inode: number, map: ExtentMap, domain: number): void {
     const { packs, blockBytes } = this.#o;
+    this.#use(domain);
     const position = packs.addClone(row, size, inode);
     if (position === 0) return;
     for (let i = 0; i < map.count; i++) {
       const blocks = Math.floor(map.length(i) / blockBytes);
       this.#index(map.address(i), map.slice(i), blocks, position + map.offset(i) / blockBytes);
     }
+  }
+
+  #use(domain: number): void {
+    this.#o.index.use(domain);
+    this.#o.packs.use(domain);
   }
 
   #look(inode: number, window: { from: number; to: number; limit: number }): RangeOptions {

@@ -5,6 +5,8 @@
  *
  * An entry is a hint and no proof: balance moves extents, and their old addresses are given to other data. Who finds an
  * entry reads the target's own map before using it (`composed.ts`).
+ *
+ * Each domain has an index of its own: what one holds is never found by another.
  */
 
 import { FIRST_LINEAR, IntervalMap, NONE } from '../base/intervalmap.ts';
@@ -13,30 +15,51 @@ import { PLAIN } from '../extents/extentmap.ts';
 /** What a compressed extent of btrfs decodes to at most: BTRFS_MAX_UNCOMPRESSED, 128 KiB. */
 const MAX_DECODED_BYTES = 131_072;
 
+interface Domain {
+  readonly plain: IntervalMap;
+  readonly encoded: IntervalMap;
+}
+
 export class ExtentIndex {
   /** Set by `find`: how many blocks from the one that was asked for have the answer in common. */
   blocks = 0;
   readonly #blockBytes: number;
   readonly #slots: number;
-  readonly #plain = new IntervalMap();
-  readonly #encoded = new IntervalMap();
+  readonly #domains = new Map<number, Domain>();
+  #domain: Domain;
 
   constructor(blockBytes: number) {
     this.#blockBytes = blockBytes;
     this.#slots = MAX_DECODED_BYTES / blockBytes;
+    this.#domain = this.#make(0);
+  }
+
+  /** Everything until the next call is asked and said of this domain. */
+  use(domain: number): void {
+    this.#domain = this.#domains.get(domain) ?? this.#make(domain);
+  }
+
+  #make(domain: number): Domain {
+    const made = { plain: new IntervalMap(), encoded: new IntervalMap() };
+    this.#domains.set(domain, made);
+    return made;
   }
 
   get rows(): number {
-    return this.#plain.rows + this.#encoded.rows;
+    let sum = 0;
+    for (const { plain, encoded } of this.#domains.values()) sum += plain.rows + encoded.rows;
+    return sum;
   }
 
   get heldBytes(): number {
-    return this.#plain.heldBytes + this.#encoded.heldBytes;
+    let sum = 0;
+    for (const { plain, encoded } of this.#domains.values()) sum += plain.heldBytes + encoded.heldBytes;
+    return sum;
   }
 
   /** The position of the target that holds the block of this identity, or NONE; `blocks` says for how many it holds. */
   find(address: number, slice: number, limit: number): number {
-    const map = slice === PLAIN ? this.#plain : this.#encoded;
+    const map = slice === PLAIN ? this.#domain.plain : this.#domain.encoded;
     const key = this.#key(address, slice);
     const found = map.find(key);
     this.blocks = Math.min(limit, map.end - key);
@@ -46,13 +69,15 @@ export class ExtentIndex {
   /** Says that `blocks` blocks from this identity on are held at `position`, or, with NONE, that they aren't held. */
   set(address: number, slice: number, blocks: number, position: number): void {
     const key = this.#key(address, slice);
-    (slice === PLAIN ? this.#plain : this.#encoded).set(key, key + blocks, position);
+    (slice === PLAIN ? this.#domain.plain : this.#domain.encoded).set(key, key + blocks, position);
   }
 
   /** Forgets all that is held at the positions from..to (exclusive). Looks at every row. */
   dropTargets(from: number, to: number): void {
-    this.#plain.dropTargets(from, to);
-    this.#encoded.dropTargets(from, to);
+    for (const { plain, encoded } of this.#domains.values()) {
+      plain.dropTargets(from, to);
+      encoded.dropTargets(from, to);
+    }
   }
 
   /** Each compressed extent has room for all that it may decode to. */

@@ -102,7 +102,9 @@ export class Packs {
   readonly #byClone = new Map<number, Target>();
   /** The target of each region, by its first region; 0 where there is none: region 0 is never dealt out. */
   readonly #owner = new Uint16Array(REGIONS);
-  #current: { readonly target: Target; readonly fd: number } | undefined;
+  /** The pack that takes extents now, by domain. */
+  readonly #current = new Map<number, { readonly target: Target; readonly fd: number }>();
+  #domain = 0;
   #names: number;
   #nextRegion = 1;
   /** The idle pack that is searched for waste, how far, and what was found. */
@@ -118,6 +120,11 @@ export class Packs {
   constructor(options: PacksOptions) {
     this.#o = options;
     this.#names = options.firstName;
+  }
+
+  /** What is put into packs until the next call belongs to this domain. */
+  use(domain: number): void {
+    this.#domain = domain;
   }
 
   /** The target that a position lies in; 0 for a position that means nothing. */
@@ -248,8 +255,8 @@ export class Packs {
 
   /** Closes what is open, for the end of the mount. Packs are deleted with the mount's folder. */
   close(): void {
-    if (this.#current !== undefined) this.#o.calls.close(this.#current.fd);
-    this.#current = undefined;
+    for (const { fd } of this.#current.values()) this.#o.calls.close(fd);
+    this.#current.clear();
     for (const { fd } of this.#targets.values()) if (fd >= 0) this.#o.calls.close(fd);
     this.#targets.clear();
   }
@@ -274,10 +281,11 @@ export class Packs {
   /** The pack that takes extents now. */
   #open(): { readonly target: Target; readonly fd: number } | number {
     const { calls, scratch, directoryFd, readOnlyFd, inodeOf } = this.#o;
-    if (this.#current !== undefined) {
-      const { target, fd } = this.#current;
-      if (target.blocks < REGION_BLOCKS && target.extents < MAX_PACK_EXTENTS) return this.#current;
-      this.#current = undefined;
+    const current = this.#current.get(this.#domain);
+    if (current !== undefined) {
+      const { target, fd } = current;
+      if (target.blocks < REGION_BLOCKS && target.extents < MAX_PACK_EXTENTS) return current;
+      this.#current.delete(this.#domain);
       calls.close(fd);
     }
     const region = this.#takeRegions(1);
@@ -298,8 +306,9 @@ export class Packs {
     const target = this.#add({ region, regions: 1, clone: NOTHING, name, inode, fd: readFd, blocks: 0 });
     this.made++;
     this.packs++;
-    this.#current = { target, fd };
-    return this.#current;
+    const made = { target, fd };
+    this.#current.set(this.#domain, made);
+    return made;
   }
 
   /** The first of so many free regions in a row, or 0. */
@@ -324,9 +333,10 @@ export class Packs {
   /** Deletes a pack. Its inode goes, which takes long, when its descriptors are closed on another thread. */
   #bury(target: Target): void {
     const { calls, scratch, directoryFd } = this.#o;
-    if (this.#current?.target === target) {
-      calls.close(this.#current.fd);
-      this.#current = undefined;
+    for (const [domain, current] of this.#current) {
+      if (current.target !== target) continue;
+      calls.close(current.fd);
+      this.#current.delete(domain);
     }
     putString(scratch, 0, target.name);
     calls.unlinkat(directoryFd, scratch.address, 0);

@@ -20,6 +20,7 @@ const ALIVE = 9;
 const NEXT = 10; // of the bucket, or of the free list
 const OLDER = 11;
 const NEWER = 12;
+const DOMAIN = 13;
 const WORDS = 14;
 
 /** Words in front of the rows. */
@@ -100,6 +101,10 @@ export class MappingRows {
     this.#set(row, BACKING, id);
   }
 
+  domain(row: number): number {
+    return this.#get(row, DOMAIN);
+  }
+
   isAlive(row: number): boolean {
     return row >= 0 && row < this.touched && this.#get(row, ALIVE) === 1;
   }
@@ -130,14 +135,15 @@ export class MappingRows {
   }
 
   /** Makes a row findable by its hash; it is idle at first. */
-  publish(row: number, size: number, hash: number, inode: number): void {
+  publish(row: number, size: number, hash: number, inode: number, domain: number): void {
     this.#journal.setLarge(this.#at(row, SIZE), size);
     this.#journal.setLarge(this.#at(row, HASH), hash);
     this.#journal.setLarge(this.#at(row, INODE), inode);
+    this.#set(row, DOMAIN, domain);
     this.#set(row, USERS, 0);
     this.#set(row, BACKING, 0);
     this.#set(row, ALIVE, 1);
-    const bucket = this.#bucket(hash);
+    const bucket = this.#bucket(hash, domain);
     this.#set(row, NEXT, this.#journal.get(bucket));
     this.#journal.set(bucket, row + 1);
     this.#journal.set(this.#header + COUNT, this.count + 1);
@@ -146,7 +152,7 @@ export class MappingRows {
 
   /** Makes an idle row unfindable. */
   withdraw(row: number): void {
-    const bucket = this.#bucket(this.#hash(row));
+    const bucket = this.#bucket(this.#hash(row), this.domain(row));
     const after = this.#get(row, NEXT);
     let previous = NONE;
     let found = this.#journal.get(bucket) - 1;
@@ -161,12 +167,12 @@ export class MappingRows {
     this.#journal.set(this.#header + COUNT, this.count - 1);
   }
 
-  /** The published rows whose map had this hash, and whose clone has this size. */
-  *candidates(hash: number, size: number): Generator<number> {
-    let row = this.#journal.get(this.#bucket(hash)) - 1;
+  /** The published rows of a domain whose map had this hash, and whose clone has this size. */
+  *candidates(hash: number, size: number, domain: number): Generator<number> {
+    let row = this.#journal.get(this.#bucket(hash, domain)) - 1;
     while (row !== NONE) {
       const next = this.#get(row, NEXT) - 1;
-      if (this.#hash(row) === hash && this.size(row) === size) yield row;
+      if (this.#hash(row) === hash && this.size(row) === size && this.domain(row) === domain) yield row;
       row = next;
     }
   }
@@ -215,8 +221,8 @@ export class MappingRows {
     return this.#journal.getLarge(this.#at(row, HASH));
   }
 
-  #bucket(hash: number): WordIndex {
-    return this.#buckets + (hash % this.capacity);
+  #bucket(hash: number, domain: number): WordIndex {
+    return this.#buckets + ((hash + domain) % this.capacity);
   }
 
   #at(row: number, word: number): WordIndex {

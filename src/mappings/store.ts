@@ -48,6 +48,8 @@ export interface SharedFile {
   readonly fd: number;
   readonly size: number;
   readonly inode: number;
+  /** Only files of the same domain share a mapping. */
+  readonly domain: number;
   /** How long ago its content changed. A file that didn't change lately has no dirty pages, as a rule. */
   readonly sinceModifiedMs: number;
 }
@@ -57,8 +59,8 @@ export interface LargeClones {
   /** Files of at least so many bytes matter to it. */
   readonly minBytes: number;
   /** How many bytes of a map's data it has already. */
-  indexedBytes(map: ExtentMap): number;
-  addClone(row: number, size: number, inode: number, map: ExtentMap): void;
+  indexedBytes(map: ExtentMap, domain: number): number;
+  addClone(row: number, size: number, inode: number, map: ExtentMap, domain: number): void;
   dropClone(row: number): void;
 }
 
@@ -177,7 +179,7 @@ export class MappingStore {
     const exact = reader.identify(file.fd, { ...look, sync: true });
     if (exact.map === null) return exact.reason;
     if (!exact.allShared) return 'unshared';
-    const found = this.#match(exact.map, file.size, () => reader.identify(file.fd, { ...look, sync: true }));
+    const found = this.#match(exact.map, file, () => reader.identify(file.fd, { ...look, sync: true }));
     if (found !== NONE) {
       this.matched++;
       // The file's own clean pages would be a second copy.
@@ -186,7 +188,7 @@ export class MappingStore {
     }
     const { composer } = this.#o;
     if (composer !== undefined && file.size >= composer.minBytes) {
-      if (composer.indexedBytes(exact.map) > file.size / 2) return 'packed';
+      if (composer.indexedBytes(exact.map, file.domain) > file.size / 2) return 'packed';
     }
     return this.#make(file, exact.map.count);
   }
@@ -270,7 +272,7 @@ export class MappingStore {
         continue;
       }
       const { map } = large ? reader.identify(fd, this.#cloneOptions(this.size(row), this.inode(row))) : { map: null };
-      if (map !== null) composer?.addClone(row, this.size(row), this.inode(row), map);
+      if (map !== null) composer?.addClone(row, this.size(row), this.inode(row), map, this.#rows.domain(row));
       calls.close(fd);
     }
   }
@@ -293,8 +295,12 @@ export class MappingStore {
   }
 
   /** The row whose clone has this map, now; `again` reads the file's map once more, after the clone's. */
-  #match(map: ExtentMap, size: number, again: () => Identity | Refusal): number {
-    for (const row of this.#rows.candidates(map.hash(), size)) {
+  #match(
+    map: ExtentMap,
+    { size, domain }: Pick<SharedFile, 'size' | 'domain'>,
+    again: () => Identity | Refusal,
+  ): number {
+    for (const row of this.#rows.candidates(map.hash(), size, domain)) {
       const clone = this.#identifyRow(row);
       if (clone?.equals(map) && again().map?.equals(clone)) return row;
       this.mismatched++;
@@ -372,15 +378,16 @@ export class MappingStore {
     }
     const { map } = identity;
     // Another open may have made the same clone while this one was being made on its thread.
-    const twin = this.#match(map, size, () => reader.identify(clone, this.#cloneOptions(size, inode)));
+    const { domain } = file;
+    const twin = this.#match(map, { size, domain }, () => reader.identify(clone, this.#cloneOptions(size, inode)));
     if (twin !== NONE) {
       this.#discard(row, clone);
       return twin;
     }
     calls.close(clone);
-    this.#rows.publish(row, size, map.hash(), inode);
+    this.#rows.publish(row, size, map.hash(), inode, domain);
     const { composer } = this.#o;
-    if (composer !== undefined && size >= composer.minBytes) composer.addClone(row, size, inode, map);
+    if (composer !== undefined && size >= composer.minBytes) composer.addClone(row, size, inode, map, domain);
     this.#bytes += size;
     this.made++;
     calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);

@@ -16,6 +16,7 @@ export interface Inode {
   uid: number;
   gid: number;
   data: Buffer;
+  readonly birthMs: number;
   ctimeMs: number;
   mtimeMs: number;
   readonly entries: Map<string, Inode>;
@@ -35,6 +36,9 @@ export interface Descriptor {
   readonly flags: number;
   position: number;
 }
+
+/** Thrown where a server is killed. */
+export class Killed extends Error {}
 
 /** Calls that never fail here, since what would follow isn't theirs to report. */
 const unfailing = new Set(['close', 'umask', 'setfsuid', 'setfsgid']);
@@ -56,6 +60,8 @@ export class FakeKernel {
   failAfter = Number.POSITIVE_INFINITY;
   failWith = 0;
   failed: string | undefined;
+  /** The number of calls after which the server is killed, before the next one. */
+  killAfter = Number.POSITIVE_INFINITY;
   #nextInode = 100;
   #nextExtents = 1;
 
@@ -74,6 +80,7 @@ export class FakeKernel {
       uid: this.fsuid,
       gid: this.fsgid,
       data: Buffer.alloc(0),
+      birthMs: this.nowMs,
       ctimeMs: this.nowMs,
       mtimeMs: this.nowMs,
       entries: new Map(),
@@ -130,6 +137,7 @@ export class FakeKernel {
 
   /** Counts a call, and tells whether it is the one that fails. */
   fails(name: string): boolean {
+    if (this.killAfter-- === 0) throw new Killed();
     this.log.push(name);
     if (unfailing.has(name)) return false;
     if (this.failAfter-- !== 0) return false;
@@ -157,6 +165,20 @@ export class FakeKernel {
     open.inode.refs--;
     this.reap(open.inode);
     return 0;
+  }
+
+  /** The server is gone, and with it every descriptor that nobody else holds. */
+  endProcess(held: ReadonlySet<number>): void {
+    for (const fd of [...this.descriptors.keys()]) if (!held.has(fd)) this.close(fd);
+    this.fsuid = 0;
+    this.fsgid = 0;
+    this.umask = 0o77;
+  }
+
+  /** Another descriptor of the same open file. */
+  duplicate(fd: number): number {
+    const open = this.descriptors.get(fd);
+    return open === undefined ? -EBADF : this.openInode(open.inode, open.flags & ~c.O_TRUNC);
   }
 
   inodeOf(fd: number): Inode | undefined {

@@ -22,6 +22,7 @@ import { statx } from '../../src/fuse/wire/structs.ts';
 import { type Descriptor, type FakeKernel, type Inode, MOUNT_FD } from './fake.ts';
 
 const S_IFLNK = 0o120000;
+const XATTR_CREATE = 1;
 /** Few entries at a time, so that a directory takes several calls. */
 const DIRENTS_AT_ONCE = 160;
 
@@ -171,6 +172,8 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
         statx.mode.set(view, at, inode.mode);
         statx.ino.set(view, at, inode.ino);
         statx.size.set(view, at, inode.data.length);
+        statx.btime.set(view, at, Math.floor(inode.birthMs / 1000));
+        statx.btimensec.set(view, at, (inode.birthMs % 1000) * 1e6);
         statx.mtime.set(view, at, Math.floor(inode.mtimeMs / 1000));
         statx.mtimensec.set(view, at, (inode.mtimeMs % 1000) * 1e6);
         statx.ctime.set(view, at, Math.floor(inode.ctimeMs / 1000));
@@ -310,8 +313,10 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
         return held.length;
       }),
     ),
-    setxattr: call('setxattr', (path: number, name: number, value: number, size: number) =>
+    setxattr: call('setxattr', (path: number, name: number, value: number, size: number, flags: number) =>
       onInode(-1, path, (inode) => {
+        const known = inode.xattrs.has(arena.text(name));
+        if (flags === XATTR_CREATE && known) return -EEXIST;
         inode.xattrs.set(arena.text(name), Buffer.from(arena.bytes(value, size)));
         return 0;
       }),

@@ -6,7 +6,10 @@
 import assert from 'node:assert/strict';
 import { Journal, journalBytes } from '../../src/base/journal.ts';
 import * as c from '../../src/base/linux.ts';
+import type { Memory } from '../../src/base/memory.ts';
 import { NodeDescriptors } from '../../src/filesystem/descriptors.ts';
+import { Domains } from '../../src/filesystem/domains.ts';
+import { reopenHandles } from '../../src/filesystem/files.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
 import { type Mount, SCRATCH } from '../../src/filesystem/mount.ts';
 import { NodeTable, nodeTableWords } from '../../src/filesystem/nodes.ts';
@@ -14,12 +17,12 @@ import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
 import { INTENT_WORDS, Repeats } from '../../src/filesystem/repeats.ts';
 import { Routes } from '../../src/filesystem/routes.ts';
 import { Progress } from '../../src/fuse/server/progress.ts';
-import { Session } from '../../src/fuse/server/session.ts';
+import { Session, settleInterrupted } from '../../src/fuse/server/session.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import type { OperationName } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { Arena, FakeDevice, names, pack, type Reply, request } from '../fuse/device.ts';
-import { FakeBacking, FakeKernel, type Inode, MOUNT_FD } from './fake.ts';
+import { FakeBacking, FakeKernel, type Inode, Killed, MOUNT_FD } from './fake.ts';
 import { fakeCalls } from './fakecalls.ts';
 import { FakeMappings } from './fakestore.ts';
 
@@ -46,13 +49,16 @@ export interface Opened {
 }
 
 export class Mounted {
-  readonly kernel = new FakeKernel(new Arena(1 << 20));
-  readonly backing = new FakeBacking(this.kernel);
-  readonly mappings = new FakeMappings(this.kernel, this.backing);
+  readonly kernel: FakeKernel;
+  readonly backing: FakeBacking;
+  readonly mappings: FakeMappings;
   readonly device = new FakeDevice();
   readonly mount: Mount;
   readonly session: Session;
-  readonly root = this.kernel.root;
+  readonly root: Inode;
+  /** What outlives a server: its memory, and the descriptors that its supervisor holds. */
+  readonly outliving: { readonly shared: Memory; readonly input: Memory; readonly output: Memory };
+  readonly held = new Map<string, number>();
   readonly store: Inode;
   /** Node ids whose attributes the kernel was told to ask for again. */
   readonly invalidated: number[] = [];
@@ -63,30 +69,43 @@ export class Mounted {
   readonly inodeNumbers = new Map<number, number>();
   #unique = 1;
 
-  constructor(options: { readonly share: boolean; readonly entrySeconds: number }) {
-    const { kernel } = this;
+  /** With `before`, the server that takes over from it. */
+  constructor(options: { readonly share: boolean; readonly entrySeconds: number }, before?: Mounted) {
+    const kernel = before?.kernel ?? new FakeKernel(new Arena(1 << 20));
+    this.kernel = kernel;
+    this.backing = before?.backing ?? new FakeBacking(kernel);
+    this.mappings = before?.mappings ?? new FakeMappings(kernel, this.backing);
+    this.root = kernel.root;
     const { arena } = kernel;
     const calls = fakeCalls(kernel);
-    this.store = kernel.add(this.root, '.sharedext', c.S_IFDIR | 0o700);
+    this.store = before?.store ?? kernel.add(this.root, '.sharedext', c.S_IFDIR | 0o700);
     this.store.nlink = 2;
+    this.outliving = before?.outliving ?? {
+      shared: arena.allocate(SHARED_BYTES),
+      input: arena.allocate(BUFFER),
+      output: arena.allocate(BUFFER),
+    };
+    const { shared, input, output } = this.outliving;
     const scratch = arena.allocate(8192);
     scratch.bytes[SCRATCH.dot] = 46;
-    const input = arena.allocate(BUFFER);
-    const output = arena.allocate(BUFFER);
-    const journal = new Journal(arena.allocate(SHARED_BYTES), PAIRS);
+    const journal = new Journal(shared, PAIRS);
     const progress = new Progress(journal);
     const intent = journal.take(INTENT_WORDS);
     const nodes = new NodeTable(journal, CAPACITY);
     const handle = scratch.address + SCRATCH.handle;
     scratch.view.setUint32(SCRATCH.handle, 20, true);
     calls.nameToHandleAt(MOUNT_FD, scratch.address + SCRATCH.empty, handle, 0, c.AT_EMPTY_PATH);
-    assert.equal(nodes.lookUp(scratch, SCRATCH.handle, c.S_IFDIR), 0);
+    if (before === undefined) assert.equal(nodes.lookUp(scratch, SCRATCH.handle, c.S_IFDIR), 0);
+    else settleInterrupted(this.device, output, progress);
+    journal.commit();
     const opens = new OpenTable(journal, MAX_OPEN);
-    const descriptors = new NodeDescriptors(calls, nodes, MOUNT_FD, { keep: () => {}, drop: () => {} });
+    const descriptors = new NodeDescriptors(calls, nodes, MOUNT_FD, this);
     const invalidateAttributes = (nodeid: number): void => {
       this.invalidated.push(nodeid);
     };
+    const domains = new Domains('mount', journal, journal.take(2), nodes);
     const routes = new Routes({
+      domains,
       calls,
       nodes,
       opens,
@@ -106,6 +125,7 @@ export class Mounted {
       nodes,
       opens,
       routes,
+      domains,
       repeats: new Repeats(journal, intent, () => kernel.nowMs),
       composing: undefined,
       descriptors,
@@ -126,9 +146,64 @@ export class Mounted {
       input,
       output,
       handlers: filesystem(this.mount),
-      onBug: (_operation, error) => this.bugs.push(error),
+      onBug: (_operation, error) => {
+        if (error instanceof Killed) throw error;
+        this.bugs.push(error);
+      },
     });
-    kernel.nowMs += 10_000;
+    if (before === undefined) kernel.nowMs += 10_000;
+    else this.#takeOver(before);
+  }
+
+  /** What `daemon/server.ts` does when it takes over. */
+  #takeOver(before: Mounted): void {
+    const { kernel, mount } = this;
+    this.#unique = before.#unique;
+    for (const [name, fd] of before.held) mount.descriptors.adopt(name, fd);
+    for (const [name, fd] of before.held) if (kernel.descriptors.has(fd)) this.held.set(name, kernel.duplicate(fd));
+    const used = new Set([...mount.opens.rows()].map((row) => mount.opens.backingId(row)));
+    for (const id of this.backing.ids.keys()) if (!used.has(id)) this.backing.close(id);
+    reopenHandles(mount);
+    for (const [nodeid, count] of before.lookups) this.lookups.set(nodeid, count);
+    for (const [nodeid, opens] of before.opens) this.opens.set(nodeid, opens);
+    for (const [nodeid, ino] of before.inodeNumbers) this.inodeNumbers.set(nodeid, ino);
+    this.session.takeUp(kernel.arena.allocate(64));
+    // The message that asks for what wasn't answered.
+    this.device.replies.pop();
+  }
+
+  /** The supervisor's side. */
+  keep(name: string, fd: number): void {
+    this.held.set(name, this.kernel.duplicate(fd));
+  }
+
+  drop(name: string): void {
+    const fd = this.held.get(name);
+    if (fd !== undefined) this.kernel.close(fd);
+    this.held.delete(name);
+  }
+
+  /** The server was killed: another takes over. */
+  successor(options: { readonly share: boolean; readonly entrySeconds: number }): Mounted {
+    this.kernel.killAfter = Number.POSITIVE_INFINITY;
+    this.kernel.endProcess(new Set(this.held.values()));
+    return new Mounted(options, this);
+  }
+
+  /** The request comes again, with the bit that says so. */
+  resend(operation: OperationName, unique: number, nodeid: number, ...parts: readonly Uint8Array[]): Reply {
+    const again = request(operation, { unique, nodeid }, ...parts);
+    new DataView(again.buffer, again.byteOffset).setUint32(12, 0x8000_0000, true);
+    this.device.queue.push(again);
+    this.session.drain();
+    const [reply] = this.device.take();
+    assert.ok(reply !== undefined, `${operation} has a reply`);
+    return reply;
+  }
+
+  /** The unique id of the last request. */
+  get lastUnique(): number {
+    return this.#unique - 1;
   }
 
   /** Sends a request; its reply is among the device's replies now or later. Returns its unique id. */

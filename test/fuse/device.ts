@@ -68,6 +68,8 @@ export class FakeDevice implements Device {
   /** What the next writes return instead of taking the reply. */
   readonly writeErrors: number[] = [];
   reads = 0;
+  /** Called before each write. */
+  beforeWrite: () => void = () => {};
 
   read(memory: Memory): number {
     this.reads++;
@@ -81,6 +83,7 @@ export class FakeDevice implements Device {
   }
 
   write(memory: Memory, length: number): number {
+    this.beforeWrite();
     const error = this.writeErrors.shift();
     if (error !== undefined) return error;
     const bytes = memory.bytes.slice(0, length);

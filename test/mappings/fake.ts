@@ -86,7 +86,7 @@ export class FakeStorage {
   shared(file: FakeFile, sinceModifiedMs = 1e9): SharedFile {
     const fd = this.#nextFd++;
     this.open.set(fd, { file, writing: false });
-    return { fd, size: file.size, inode: file.ino, sinceModifiedMs };
+    return { fd, size: file.size, inode: file.ino, domain: 0, sinceModifiedMs };
   }
 
   #of(fd: number): FakeFile {

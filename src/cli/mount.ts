@@ -80,9 +80,7 @@ async function run(source: string, mountpoint: string, flags: MountFlags): Promi
     ]);
     return;
   }
-  const log = (line: string): void => {
-    process.stderr.write(`sharedext: ${line}\n`);
-  };
+  const { log } = await import('../daemon/log.ts');
   const { KEEPER_VARIABLE } = await import('../daemon/keeping.ts');
   const keeperFd = process.env[KEEPER_VARIABLE];
   if (keeperFd === undefined) {

@@ -10,6 +10,7 @@
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { UserError } from '../base/errno.ts';
+import type { Log } from './log.ts';
 import { logPath, makeRuntimeDirectory, removeEmptyLog, startLogPath } from './runtime.ts';
 import { supervise } from './supervisor.ts';
 
@@ -85,11 +86,7 @@ function parseOutcome(line: string): Outcome | undefined {
  *
  * @throws UserError when there is no mount, and nobody else is told.
  */
-export async function superviseMount(
-  program: string,
-  args: readonly string[],
-  log: (line: string) => void,
-): Promise<number> {
+export async function superviseMount(program: string, args: readonly string[], log: Log): Promise<number> {
   const starter = starterOf(process.env);
   delete process.env['SHAREDEXT_READY_FD'];
   delete process.env['SHAREDEXT_LOG'];

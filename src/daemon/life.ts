@@ -12,6 +12,7 @@ import { MessageSocket } from '../sys/rights.ts';
 import { type Commands, type ControlSocket, openControlSocket } from './control.ts';
 import { heldBy } from './held.ts';
 import { Keeper } from './keeping.ts';
+import type { Log } from './log.ts';
 import type { MountOptions } from './options.ts';
 import { type Server, serve } from './server.ts';
 import { statusOf } from './status.ts';
@@ -25,8 +26,7 @@ export interface LifeOptions {
   /** Whether each request and reply is printed. */
   readonly trace: boolean;
   readonly version: string;
-  /** Prints a line for people. */
-  readonly log: (line: string) => void;
+  readonly log: Log;
 }
 
 /** How long an unmount may take before it is said that the mount is still in use. */
@@ -86,14 +86,18 @@ export async function live(given: LifeOptions): Promise<number> {
   keeper.ready(served.facts);
   const watch = onReadable(given.keeperFd, () => {
     watch.close();
-    log(`The supervisor of ${served.mountpoint} is gone: the mount is served on, and ends if this process does`);
+    log(
+      'warning',
+      'takeover',
+      `The supervisor of ${served.mountpoint} is gone: the mount is served on, and ends if this process does`,
+    );
   });
   // A signal may have come before there was anything to unmount.
   if (signals > 0) void unmount(served, log);
 
   const why = await served.ended;
   control?.close();
-  if (why !== undefined) log(`The mount on ${served.mountpoint} ended: ${why}`);
+  if (why !== undefined) log('error', 'mount', `The mount on ${served.mountpoint} ended: ${why}`);
   keeper.over();
   return why === undefined ? 0 : 1;
 }
@@ -110,29 +114,34 @@ async function replace(server: Server, control: ControlSocket | undefined, keepe
   process.exit(0);
 }
 
-async function unmount(server: Server, log: (line: string) => void): Promise<void> {
+async function unmount(server: Server, log: Log): Promise<void> {
   const result = await server.unmount();
   if (result < 0) {
-    log(`Cannot unmount ${server.mountpoint}: ${errnoText(result)}`);
+    log('error', 'unmount', `Cannot unmount ${server.mountpoint}: ${errnoText(result)}`);
     return;
   }
   const timer = setTimeout(
-    () => log(`${server.mountpoint} is unmounted but still in use: waiting for its last user, a second signal exits`),
+    () =>
+      log(
+        'notice',
+        'unmount',
+        `${server.mountpoint} is unmounted but still in use: waiting for its last user, a second signal exits`,
+      ),
     PATIENCE_MS,
   );
   void server.ended.then(() => clearTimeout(timer));
 }
 
 /** A mount without a control socket is a good mount that `status` can't ask; it says so. */
-async function openControl(
-  server: Server,
-  commands: Commands,
-  log: (line: string) => void,
-): Promise<ControlSocket | undefined> {
+async function openControl(server: Server, commands: Commands, log: Log): Promise<ControlSocket | undefined> {
   try {
     return await openControlSocket(server.facts.minor, commands);
   } catch (error) {
-    log(`Cannot open the control socket: ${error instanceof Error ? error.message : String(error)}`);
+    log(
+      'error',
+      'control',
+      `Cannot open the control socket: ${error instanceof Error ? error.message : String(error)}`,
+    );
     return undefined;
   }
 }

@@ -29,6 +29,7 @@ import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { mounts } from '../sys/mounts.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
+import type { Log } from './log.ts';
 import { checkMountpoint } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { makeComposing, openSharing, type Sharing } from './sharing.ts';
@@ -43,7 +44,7 @@ export interface ServerOptions {
   /** Who holds what a later server needs, and what this one gets of an earlier one. */
   readonly keeper: Keeper;
   readonly observer?: Observer;
-  readonly log: (line: string) => void;
+  readonly log: Log;
 }
 
 /** Everything about a running server that `status` and the tests want to know. */
@@ -326,7 +327,8 @@ function assemble(
     handlers: filesystem(mount),
     progress: state.progress,
     onBug: (operation, error) => {
-      given.log(`${operation} failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      given.log('error', 'request', `${operation} failed: ${what}`);
     },
     ...(given.observer && { observer: given.observer }),
   });

@@ -16,6 +16,7 @@ import { close, onReadable, umount2 } from '../sys/libc.ts';
 import { notifyServiceManager } from '../sys/notify.ts';
 import { MessageSocket, messageSockets } from '../sys/rights.ts';
 import { type Facts, isFacts, KEEPER_FD, KEEPER_VARIABLE, splitMessage } from './keeping.ts';
+import type { Log } from './log.ts';
 
 /** A server that lived no longer than this after it had been ready died early. */
 const EARLY_MS = 100;
@@ -28,7 +29,7 @@ const LONGEST_WAIT_MS = 5000;
 export interface SupervisorOptions {
   readonly program: string;
   readonly args: readonly string[];
-  readonly log: (line: string) => void;
+  readonly log: Log;
   /** Told once: the mount answers, or why there is none. Returns whether anybody wants it. */
   readonly started: (outcome: { readonly facts: Facts } | { readonly error: string }) => boolean;
 }
@@ -76,7 +77,11 @@ class Supervisor {
       const { mountpoint } = this.#facts;
       if (ending.kind === 'failed') return this.#giveUp(this.#reason);
       if (ending.kind === 'restart') continue;
-      this.#o.log(`the server of ${mountpoint} ended unexpectedly, ${ending.how}: another takes over`);
+      this.#o.log(
+        'warning',
+        'takeover',
+        `the server of ${mountpoint} ended unexpectedly, ${ending.how}: another takes over`,
+      );
       early = ending.livedMs < EARLY_MS ? early + 1 : 0;
       if (early >= MAX_EARLY)
         return this.#giveUp(`it ended ${early} times within ${EARLY_MS} ms, at last ${ending.how}`);
@@ -86,7 +91,11 @@ class Supervisor {
 
   #giveUp(reason: string): number {
     const mountpoint = this.#facts?.mountpoint ?? '';
-    this.#o.log(`Cannot go on serving ${mountpoint}: ${reason}; the mount has been ended, mount it again`);
+    this.#o.log(
+      'error',
+      'takeover',
+      `Cannot go on serving ${mountpoint}: ${reason}; the mount has been ended, mount it again`,
+    );
     notifyServiceManager(`STATUS=${reason}`);
     // The last copy of /dev/fuse: the kernel ends the connection, and whoever waits gets an error.
     for (const fd of this.#held.values()) close(fd);

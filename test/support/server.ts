@@ -18,7 +18,8 @@ const MOUNT_TIMEOUT_MS = 15_000;
 const END_TIMEOUT_MS = 15_000;
 const COMMAND_TIMEOUT_MS = 10_000;
 /** What a supervisor says when its server was killed. */
-const TAKEOVER = /^sharedext: the server of .* ended unexpectedly, by SIGKILL: another takes over\n/gm;
+const TAKEOVER =
+  /^sharedext: warning: takeover: the server of .* ended unexpectedly, by SIGKILL: another takes over\n/gm;
 
 /** What the control socket answers to `status`, as far as tests ask for it. */
 export interface Status {

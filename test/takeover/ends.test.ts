@@ -78,7 +78,9 @@ function outcomeOf(command: string, ...args: readonly string[]): Promise<string>
 }
 
 async function assertEnded(server: MountedServer, reason: RegExp): Promise<void> {
-  const late = pause(TIMEOUT_MS).then(() => 'it goes on');
+  const late = new Promise((resolve) => {
+    setTimeout(() => resolve('it goes on'), TIMEOUT_MS).unref();
+  });
   assert.deepEqual(await Promise.race([server.ended, late]), { code: 1, signal: null });
   assert.match(server.stderr(), reason);
   const left = fs.readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${mountpoint} `);

@@ -110,7 +110,7 @@ test(`nothing grows without end over ${SECONDS} s of churn`, async (t) => {
     mkdirSync(base, { recursive: true });
     for (let i = 0; i < FILES; i++) writeData(join(base, `file${i}`), 20_000 + i * 1000, false);
     writeData(join(base, 'disk'), 8 << 20, false);
-    const server = await mountSharedext(source, join(filesystem.folder, 'mounted'), 'settle=0');
+    const server = await mountSharedext(source, join(filesystem.folder, 'mounted'), 'settle=0', SECONDS + 300);
     const at = (name: string): string => join(server.mountpoint, name);
     execFileSync('touch', [at('running')]);
     const [before] = [sample(await server.status(), server.supervisor, 0, 0)];

@@ -189,12 +189,17 @@ function installExitHook(): void {
 }
 
 /** Mounts, and resolves once the mount answers. The mountpoint is made if need be. */
-export async function mountSharedext(source: string, mountpoint: string, options = ''): Promise<MountedServer> {
+export async function mountSharedext(
+  source: string,
+  mountpoint: string,
+  options = '',
+  lifetimeSeconds = LIFETIME_SECONDS,
+): Promise<MountedServer> {
   installExitHook();
   mkdirSync(mountpoint, { recursive: true });
   const before = fuseMounts().filter((line) => line.mountpoint === mountpoint).length;
   const words = [PROGRAM, 'mount', source, mountpoint, '-f', ...(options === '' ? [] : ['-o', options])];
-  const limit = ['--signal=KILL', String(LIFETIME_SECONDS), process.execPath, ...words];
+  const limit = ['--signal=KILL', String(lifetimeSeconds), process.execPath, ...words];
   const child = spawn('timeout', limit, { stdio: ['ignore', 'ignore', 'pipe'] });
   living.set(child, mountpoint);
   let stderr = '';

@@ -8,7 +8,7 @@
 import { errnoText, UserError } from '../base/errno.ts';
 import { tracer } from '../fuse/server/trace.ts';
 import { onReadable } from '../sys/libc.ts';
-import { MessageSocket } from '../sys/rights.ts';
+import { MessageSocket, messageMemory } from '../sys/rights.ts';
 import { type Commands, type ControlSocket, openControlSocket } from './control.ts';
 import { heldBy } from './held.ts';
 import { Keeper } from './keeping.ts';
@@ -38,7 +38,7 @@ const POLL_MS = 5;
 /** Runs from the mount to its end, and returns the exit status of the process. */
 export async function live(given: LifeOptions): Promise<number> {
   const { log } = given;
-  const keeper = new Keeper(new MessageSocket(given.keeperFd));
+  const keeper = new Keeper(new MessageSocket(given.keeperFd, messageMemory()));
   let server: Server | undefined;
   let control: ControlSocket | undefined;
   let signals = 0;

@@ -14,11 +14,11 @@ import { errnoText, UserError } from '../base/errno.ts';
 import { MNT_DETACH } from '../base/linux.ts';
 import { close, onReadable, umount2 } from '../sys/libc.ts';
 import { notifyServiceManager } from '../sys/notify.ts';
-import { MessageSocket, messageSockets } from '../sys/rights.ts';
+import { MessageSocket, messageMemory, messageSockets } from '../sys/rights.ts';
 import { type Facts, isFacts, KEEPER_FD, KEEPER_VARIABLE, splitMessage } from './keeping.ts';
 import type { Log } from './log.ts';
 
-/** A server that lived no longer than this after it had been ready died early. */
+/** A server that lived no longer than this after it had been ready, or never was, died early. */
 const EARLY_MS = 100;
 /** So many early deaths in a row are too many. */
 const MAX_EARLY = 8;
@@ -38,6 +38,7 @@ export interface SupervisorOptions {
 interface Ending {
   readonly kind: 'over' | 'failed' | 'restart' | 'died';
   readonly how: string;
+  /** Since it was ready; negative without end if it never was. */
   readonly livedMs: number;
   readonly code: number;
 }
@@ -47,6 +48,7 @@ class Supervisor {
   readonly #held = new Map<string, number>();
   #facts: Facts | undefined;
   #pid = 0;
+  readonly #memory = messageMemory();
   #readyMs = 0;
   #said: Ending['kind'] = 'died';
   #reason = '';
@@ -105,13 +107,12 @@ class Supervisor {
 
   /** One server, from its start to its end. */
   async #serve(): Promise<Ending> {
-    const pair = messageSockets();
+    const pair = messageSockets(this.#memory);
     if (typeof pair === 'number') throw new UserError(`Cannot make sockets for the server: ${errnoText(pair)}`);
     const [ours, theirs] = pair;
-    const socket = new MessageSocket(ours);
+    const socket = new MessageSocket(ours, this.#memory);
     this.#said = 'died';
-    const startMs = performance.now();
-    this.#readyMs = startMs;
+    this.#readyMs = Number.POSITIVE_INFINITY;
     const child = spawn(process.execPath, [...process.execArgv, this.#o.program, ...this.#o.args], {
       // What is typed at a terminal comes to the supervisor alone, which passes it on.
       detached: true,

@@ -32,9 +32,13 @@ export interface Message {
   readonly fd: number;
 }
 
+/** Memory for one message at a time. */
+export function messageMemory(): Memory {
+  return allocate('messages', TEXT_AT + MAX_MESSAGE);
+}
+
 /** Two connected sockets, or a negated errno. */
-export function messageSockets(): readonly [number, number] | number {
-  const memory = allocate('a pair of sockets', 4096);
+export function messageSockets(memory: Memory): readonly [number, number] | number {
   const made = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, memory.address);
   return made < 0 ? made : [memory.view.getInt32(0, true), memory.view.getInt32(4, true)];
 }
@@ -42,10 +46,11 @@ export function messageSockets(): readonly [number, number] | number {
 /** One end of such a pair. */
 export class MessageSocket {
   readonly fd: number;
-  readonly #memory: Memory = allocate('messages', TEXT_AT + MAX_MESSAGE);
+  readonly #memory: Memory;
 
-  constructor(fd: number) {
+  constructor(fd: number, memory: Memory) {
     this.fd = fd;
+    this.#memory = memory;
   }
 
   /** Sends a text, and a copy of a descriptor if that isn't -1. Doesn't wait unless asked to. Returns 0 or a negated errno. */

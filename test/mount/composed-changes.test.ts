@@ -7,6 +7,7 @@ import { test } from 'node:test';
 import type { FilesystemKind, LoopFilesystem } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
+import { startTracer } from '../support/tracer.ts';
 import { dropPages, onFilesystem, pause, run, settled, startWaiting, storeFiles, writeData } from './clones.ts';
 
 const MIB = 1 << 20;
@@ -245,35 +246,15 @@ test(
       const other = posix.open(join(server.mountpoint, 'disk1'), posix.O_RDONLY);
       const before = posix.read(other, BLOCK, MIB);
       posix.read(one, BLOCK, MIB);
-      const tracer = await startTracer(server.pid, 'preadv2:error=EIO:when=1');
+      const tracer = await startTracer(server.pid, 'preadv2', 'error=EIO:when=1');
       assert.throws(() => posix.read(one, BLOCK, MIB), /EIO|errno 5/);
       assert.ok(posix.read(other, BLOCK, MIB).equals(before));
       assert.ok(posix.read(one, BLOCK, MIB).equals(before));
-      await tracer();
+      await tracer.stop();
       posix.close(one);
       posix.close(other);
     }),
 );
-
-/** Injects failures into a process's system calls; returns what ends it. */
-async function startTracer(pid: number, inject: string): Promise<() => Promise<void>> {
-  const { spawn } = await import('node:child_process');
-  const call = inject.slice(0, inject.indexOf(':'));
-  const child = spawn(
-    'timeout',
-    ['-s', 'INT', '60', 'strace', '-f', '-p', String(pid), '-e', `trace=${call}`, '-e', `inject=${inject}`],
-    {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    },
-  );
-  const ended = new Promise<void>((resolve) => child.on('close', () => resolve()));
-  await new Promise<void>((resolve) => child.stderr.once('data', () => resolve()));
-  await pause(100);
-  return async () => {
-    child.kill('SIGINT');
-    await ended;
-  };
-}
 
 test('four clones of a disk with an ext4 inside are mounted from the mount at once, written, and clean afterwards', () =>
   onFilesystem('btrfs', 1024, async (filesystem) => {

@@ -126,6 +126,7 @@ async function waitUntilMounted(mountpoint: string, before: number, child: Child
     const latest = found.at(-1);
     if (found.length > before && latest !== undefined) {
       await run('stat', mountpoint);
+      while (Date.now() < deadline && !existsSync(`/run/sharedext/${latest.minor}.sock`)) await pause(1);
       return latest.minor;
     }
     await pause(10);

@@ -208,7 +208,10 @@ test('status tells people and programs the same', async () => {
 
 test('a dead mount is listed, refused as a mountpoint, and what to do is said', async () => {
   const minor = await mount();
-  for (const daemon of daemonsOf(mountpoint)) process.kill(daemon, 'SIGKILL');
+  // Neither has time to notice, and to say, that the other is gone.
+  for (const signal of ['SIGSTOP', 'SIGKILL']) {
+    for (const daemon of daemonsOf(mountpoint)) process.kill(daemon, signal);
+  }
   await until('it is gone', () => daemonsOf(mountpoint).length === 0);
   const { stdout } = await sharedext('status');
   assert.match(stdout, new RegExp(`${mountpoint}: its daemon is gone: try "umount -l ${mountpoint}"`));

@@ -1,11 +1,11 @@
 /**
- * Every system call of every operation fails in turn, with each of four errors: the caller gets that error, unless the
+ * Every system call of every operation fails in turn, with each of seven errors: the caller gets that error, unless the
  * operation can do without the call, and nothing is left open, pinned or counted.
  */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { EIO, EMFILE, ENOMEM, ENOSPC, ESTALE, errnoText } from '../../src/base/errno.ts';
+import { EDQUOT, EINTR, EIO, EMFILE, ENOMEM, ENOSPC, ESTALE, errnoText } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
 import type { OperationName } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
@@ -313,7 +313,7 @@ async function run(scenario: Scenario, index: number, errno: number): Promise<bo
 for (const scenario of scenarios) {
   test(`${scenario.name} survives the failure of each of its calls`, async () => {
     let calls = 0;
-    for (const errno of [EIO, ENOSPC, EMFILE, ENOMEM]) {
+    for (const errno of [EIO, ENOSPC, EDQUOT, EMFILE, ENOMEM, EINTR, ESTALE]) {
       let index = 0;
       while (await run(scenario, index, errno)) index++;
       calls = index;

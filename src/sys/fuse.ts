@@ -1,6 +1,6 @@
 /** `/dev/fuse`: the connection's descriptor, and the registration of backing files on it. */
 
-import { EMFILE } from '../base/errno.ts';
+import { EMFILE, ENOENT } from '../base/errno.ts';
 import {
   AT_FDCWD,
   FUSE_DEV_IOC_BACKING_CLOSE,
@@ -52,6 +52,8 @@ export class FuseBackingFiles {
   readonly #map: Memory;
   readonly #words: Uint32Array;
   readonly #latest: number;
+  /** Ids that could not be closed: they are tried again with the next one. */
+  #owed: number[] = [];
 
   /** `scratch` is 20 bytes that nothing else uses; the latest id is kept in the word `latest` of `words`. */
   constructor(fd: number, limit: number, scratch: Memory, words: Uint32Array, latest: number) {
@@ -76,6 +78,12 @@ export class FuseBackingFiles {
   close(backingId: number): number {
     const result = this.#close(backingId);
     if (result >= 0) this.count--;
+    else if (result !== -ENOENT) this.#owed.push(backingId);
+    if (result >= 0 && this.#owed.length > 0) {
+      const owed = this.#owed;
+      this.#owed = [];
+      for (const id of owed) this.close(id);
+    }
     return result;
   }
 

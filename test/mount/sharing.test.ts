@@ -67,7 +67,7 @@ for (const [kind, fileMib] of sizes) {
       dropPages(storeFiles(source));
       const [first = '', ...others] = clones;
       await readFiles([first]);
-      // Metadata may have to be read once; data never.
+      // Metadata may have to be read once, and what the machine reclaimed meanwhile; a copy for each would be seven times all.
       const sectors: number[] = [];
       while (sectors.length < 3 && sectors.at(-1) !== 0) {
         await run('sync', '-f', source);
@@ -77,7 +77,7 @@ for (const [kind, fileMib] of sizes) {
       }
       assert.equal(sectors.at(-1), 0, `reading the other clones read from the disk: ${sectors} sectors`);
       assert.ok(
-        (sectors[0] ?? 0) < (0.02 * bytes) / 512,
+        (sectors[0] ?? 0) < (0.1 * bytes) / 512,
         `reading the other clones read from the disk: ${sectors} sectors`,
       );
       for (const clone of others) assert.equal(await run('cmp', '-n', '4M', first, clone), '');

@@ -20,10 +20,12 @@ import { type NodeTable, ROOT } from '../filesystem/nodes.ts';
 import { type OpenTable, ROUTE_OWN } from '../filesystem/opens.ts';
 import { Repeats } from '../filesystem/repeats.ts';
 import { Routes } from '../filesystem/routes.ts';
+import { BackingFiles, type KeptBackings } from '../fuse/server/backing.ts';
 import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
 import { type Observer, Session, settleInterrupted } from '../fuse/server/session.ts';
 import type { ExtentIndex } from '../mappings/extentindex.ts';
 import type { MappingStore } from '../mappings/store.ts';
+import { Residency } from '../pagecache/residency.ts';
 import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
@@ -58,7 +60,8 @@ export interface Server {
   readonly opens: OpenTable;
   readonly routes: Routes;
   readonly descriptors: NodeDescriptors;
-  readonly backing: FuseBackingFiles;
+  readonly registered: Pick<FuseBackingFiles, 'count'>;
+  readonly backing: BackingFiles;
   readonly mappings: MappingStore | undefined;
   /** The composed route, and what it holds; undefined when it is off. */
   readonly composing: Composing | undefined;
@@ -80,6 +83,7 @@ export interface Server {
 }
 
 const UNLIMITED_SECONDS = 2 ** 31;
+const RESIDENCY_BYTES = 4096;
 /** How often the store gets to tidy up. */
 const TIDY_INTERVAL_MS = 50;
 
@@ -90,7 +94,7 @@ function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
     unlimited: UNLIMITED_SECONDS,
   };
   const value = typeof options.cache === 'number' ? options.cache : seconds[options.cache];
-  return { entrySeconds: value, attributeSeconds: value };
+  return { entrySeconds: value, attributeSeconds: value, directories: value >= UNLIMITED_SECONDS };
 }
 
 /**
@@ -140,13 +144,14 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const state = facts === undefined ? makeState(options) : takeOver(keeper.take(KEPT.state), options, device);
   undo.push(() => sys.close(state.fd));
   const { words } = state.journal;
-  const backing = new FuseBackingFiles(
+  const registered = new FuseBackingFiles(
     device.fd,
     options.maxBacking,
     allocate('backing files', 64),
     words,
     state.backing,
   );
+  const backing = new BackingFiles(registered, state.journal, state.kept, () => performance.now());
   if (facts === undefined) {
     keeper.keep(KEPT.sourceMount, source.mountFd);
     keeper.keep(KEPT.source, source.directoryFd);
@@ -154,9 +159,9 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     keeper.keep(KEPT.state, state.fd);
   }
 
-  const shared = options.share ? openSharing(source, options, backing, state, keeper, undo) : undefined;
+  const shared = options.share ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
   const own = identityOf(source.mountFd, scratch);
-  const server = assemble(given, source, cache, device, backing, state, shared, own.subvolume);
+  const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume);
   const { mount, session } = server;
 
   let minor: number;
@@ -173,7 +178,9 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
   } else {
     minor = facts.minor;
-    backing.adopt(backingIds(state));
+    registered.adopt(new Set([...backingIds(state), ...backing.ids()]));
+    // An id in it may have been closed by a step that was taken back.
+    backing.dropAll();
     for (const [name, fd] of keeper.held) mount.descriptors.adopt(name, fd);
     reopenHandles(mount);
     state.journal.commit();
@@ -199,7 +206,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   process.on('SIGIO', ignore);
   undo.push(() => process.off('SIGIO', ignore));
   const tidying = setInterval(() => {
-    tidy(shared, mount.composing);
+    tidy(shared, mount.composing, backing);
     state.journal.commit();
   }, TIDY_INTERVAL_MS);
   undo.push(() => clearInterval(tidying));
@@ -222,6 +229,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     opens: mount.opens,
     routes: mount.routes,
     descriptors: mount.descriptors,
+    registered,
     backing,
     mappings: shared?.mappings,
     composing: mount.composing,
@@ -247,12 +255,15 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
 }
 
 /** Does a little of the work that can wait. */
-function tidy(shared: Sharing | undefined, composing: Composing | undefined): void {
+function tidy(shared: Sharing | undefined, composing: Composing | undefined, backing: BackingFiles): void {
+  backing.tidy();
   if (shared === undefined) return;
   shared.mappings.tidy();
+  const low = shared.mappings.isSpaceLow();
+  if (low) backing.dropAll();
   if (composing === undefined) return;
   composing.packs.tidy();
-  if (composing.packs.packs > 0 && shared.mappings.isSpaceLow()) composing.makeRoom();
+  if (composing.packs.packs > 0 && low) composing.makeRoom();
 }
 
 function openDevice(scratch: Parameters<typeof openFuseDevice>[0]): FuseDevice {
@@ -266,7 +277,7 @@ function assemble(
   source: Source,
   cache: CachePolicy,
   device: FuseDevice,
-  backing: FuseBackingFiles,
+  backing: KeptBackings,
   state: State,
   shared: Sharing | undefined,
   ownSubvolume: number,
@@ -274,6 +285,7 @@ function assemble(
   const { options } = given;
   const { input, output, nodes, opens } = state;
   const notices = allocate('notices', NOTICE_BYTES);
+  const residency = new Residency(sys, allocate('residency', RESIDENCY_BYTES));
   const scratch = allocate('scratch', 8192);
   putString(scratch, SCRATCH.dot, '.');
   if (nodes.count === 0) addRoot(source, nodes);
@@ -318,6 +330,7 @@ function assemble(
     storeInode: shared?.inode ?? -1,
     storeSubvolume: shared?.subvolume ?? -1,
     currentUmask: 0o077,
+    isClean: (fd, offset, length) => residency.isClean(fd, offset, length),
     invalidateAttributes: invalidate,
   };
   const session = new Session({

@@ -18,13 +18,13 @@ import { RANGE_READER_MEMORY_BYTES, RangeReader } from '../extents/ranges.ts';
 import { Buffers } from '../filesystem/buffers.ts';
 import { COMPOSING_SCRATCH_BYTES, Composing } from '../filesystem/composing.ts';
 import { BUFFER_BYTES } from '../fuse/server/session.ts';
+import type { MappingBacking } from '../mappings/calls.ts';
 import { Composer } from '../mappings/composed.ts';
 import { ExtentIndex } from '../mappings/extentindex.ts';
 import { PACKS_SCRATCH_BYTES, Packs } from '../mappings/packs.ts';
 import { adoptPlace, PLACE_SCRATCH_BYTES, type Place, strayNames, takePlace } from '../mappings/place.ts';
 import { MappingStore, STORE_SCRATCH_BYTES } from '../mappings/store.ts';
 import { Residency } from '../pagecache/residency.ts';
-import type { FuseBackingFiles } from '../sys/fuse.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { readOnlyMount } from '../sys/mounts.ts';
@@ -66,7 +66,7 @@ export interface ComposedParts {
 export function openSharing(
   source: Source,
   options: MountOptions,
-  backing: FuseBackingFiles,
+  backing: MappingBacking,
   state: State,
   keeper: Keeper,
   undo: Undo,

@@ -2,7 +2,7 @@
  * What of a server outlives its process: one memory file, whose descriptor the supervisor keeps, with all tables, the request
  * being read and the reply being sent. A later server maps it again and goes on (`takeover.ts`).
  *
- *     journal │ header │ nodes │ progress │ input │ output │ open files │ mappings │ domains
+ *     journal │ header │ nodes │ progress │ input │ output │ open files │ mappings │ domains │ kept backing files
  *
  * A file of another layout, or one whose tables contradict themselves, is refused.
  */
@@ -14,6 +14,7 @@ import { DOMAINS_WORDS, Domains } from '../filesystem/domains.ts';
 import { NodeTable, nodeTableWords } from '../filesystem/nodes.ts';
 import { MAX_OPEN, OpenTable, openTableWords } from '../filesystem/opens.ts';
 import { INTENT_WORDS } from '../filesystem/repeats.ts';
+import { KEPT_WORDS } from '../fuse/server/backing.ts';
 import { Progress } from '../fuse/server/progress.ts';
 import { BUFFER_BYTES } from '../fuse/server/session.ts';
 import { MappingRows, mappingRowsWords } from '../mappings/rows.ts';
@@ -21,7 +22,7 @@ import { allocateShared, mapShared, sharedBytes } from '../sys/memory.ts';
 import type { MountOptions } from './options.ts';
 
 /** Changes with every change of the layout or of what the words mean. */
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
 const MAGIC = 0x5e7ed387;
 
 /** The most words that one request changes: a READDIRPLUS of 1 MiB is some 7,000 new nodes of some 20 words each. */
@@ -44,6 +45,8 @@ export interface State {
   readonly backing: WordIndex;
   readonly intent: WordIndex;
   readonly domains: Domains;
+  /** Where the backing ids are that are kept for a moment. */
+  readonly kept: WordIndex;
   /** How often another server has taken the mount over. */
   readonly takeovers: number;
 }
@@ -55,6 +58,7 @@ function stateBytes(options: MountOptions): number {
     openTableWords(MAX_OPEN) +
     mappingRowsWords(options.maxMappings) +
     DOMAINS_WORDS +
+    KEPT_WORDS +
     (2 * BUFFER_BYTES) / 4 +
     1024;
   return journalBytes(PAIRS) + words * 4;
@@ -77,6 +81,7 @@ function layOut(memory: Memory, fd: number, options: MountOptions): State {
     backing: header + HEADER.backing,
     intent: header + HEADER.intent,
     domains: new Domains(options.domain, journal, journal.take(DOMAINS_WORDS), nodes),
+    kept: journal.take(KEPT_WORDS),
     takeovers: words[header + HEADER.takeovers] ?? 0,
   };
 }

@@ -48,7 +48,7 @@ function composedOf(server: Server) {
 }
 
 export function statusOf(server: Server, version: string, startedMs: number) {
-  const { source, session, nodes, opens, routes, descriptors, backing, options } = server;
+  const { source, session, nodes, opens, routes, descriptors, registered, backing, options } = server;
   return {
     schema: STATUS_SCHEMA,
     version,
@@ -80,7 +80,7 @@ export function statusOf(server: Server, version: string, startedMs: number) {
       pinned: descriptors.pinnedCount,
       process: readdirSync('/proc/self/fd').length,
     },
-    backing: { count: backing.count, limit: options.maxBacking },
+    backing: { count: registered.count - backing.kept, kept: backing.kept, limit: options.maxBacking },
     mappings: mappingsOf(server),
     composed: composedOf(server),
     reasons: Object.fromEntries(routes.reasons),

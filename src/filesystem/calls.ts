@@ -54,9 +54,15 @@ export interface SourceCalls {
   setfsgid(gid: number): number;
 }
 
-/** Registration of backing files with the mount's connection; a call fails with a negated errno. */
+/** Registration of backing files with the mount's connection; a call fails with a negated errno: see `fuse/server/backing.ts`. */
 export interface BackingFiles {
   /** Returns the backing id, which holds the file open in the kernel until it is closed. */
   open(fd: number): number;
   close(backingId: number): number;
+  /** Closes an id a moment later, unless it is taken before: a node's next open may want it. */
+  keep(slot: number, generation: number, backingId: number): void;
+  /** The id that is kept for a node, or 0. */
+  take(slot: number, generation: number): number;
+  /** Closes what is kept for a node. */
+  drop(slot: number, generation: number): void;
 }

@@ -109,9 +109,12 @@ export function lseek(m: Mount, r: Request): Outcome {
 /** What one reply of COPY_FILE_RANGE can count: its field has 32 bits. Whole blocks of any size. */
 const MAX_COPY_BYTES = 0x7fe0_0000;
 
+/** So much is copied at once, where nothing of it has to be written back first. Another thread costs as much as a clone. */
+const COPIED_AT_ONCE_BYTES = 1 << 20;
+
 /**
  * copy_file_range(2) of the source makes a reflink where the filesystem can, and copies where it can't: so `cp` on the
- * mount makes clones. It may write a whole file back first, hence another thread. Both descriptors are its own, so that
+ * mount makes clones. It may write a whole file back first, on another thread then. Both descriptors are its own, so that
  * their positions can stand for the offsets.
  */
 export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
@@ -131,7 +134,8 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
   const length = Math.min(fuse_copy_file_range_in.len.get(view, r.at), MAX_COPY_BYTES);
   const copyFlags = fuse_copy_file_range_in.flags.get(view, r.at);
   const at = fuse_copy_file_range_in.off_out.get(view, r.at);
-  const sought = m.calls.lseek(input, fuse_copy_file_range_in.off_in.get(view, r.at), 0);
+  const offset = fuse_copy_file_range_in.off_in.get(view, r.at);
+  const sought = m.calls.lseek(input, offset, 0);
   const placed = m.calls.lseek(output, at, 0);
   if (sought < 0 || placed < 0) {
     m.calls.close(input);
@@ -140,19 +144,27 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
   }
   const composed = composedOf(m, to);
   if (composed !== undefined) m.composing?.changes(composed, at, at + length);
-  return m.calls.copyFileRange.later(input, 0, output, 0, length, copyFlags).then((copied): Finish => {
+  const finish = (copied: number): number => {
     if (composed !== undefined) m.composing?.changed(composed);
     m.calls.close(input);
     m.calls.close(output);
-    return () => {
-      if (copied < 0) return copied;
-      if (reply64) {
-        fuse_copy_file_range_out.bytes_copied.set(m.output.view, PAYLOAD, copied);
-        return fuse_copy_file_range_out.structBytes;
-      }
-      fuse_write_out.size.set(m.output.view, PAYLOAD, copied);
-      fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);
-      return fuse_write_out.structBytes;
-    };
-  });
+    // What is kept of the source's own page cache was decided on before it was cloned.
+    m.backing.drop(from, m.nodes.generation(from));
+    return copied < 0 ? copied : putCopied(m, copied, reply64);
+  };
+  const ready = length <= COPIED_AT_ONCE_BYTES && m.isClean(input, offset, length) && m.isClean(output, at, length);
+  if (ready) return finish(m.calls.copyFileRange(input, 0, output, 0, length, copyFlags));
+  return m.calls.copyFileRange
+    .later(input, 0, output, 0, length, copyFlags)
+    .then((copied): Finish => () => finish(copied));
+}
+
+function putCopied(m: Mount, copied: number, reply64: boolean): number {
+  if (reply64) {
+    fuse_copy_file_range_out.bytes_copied.set(m.output.view, PAYLOAD, copied);
+    return fuse_copy_file_range_out.structBytes;
+  }
+  fuse_write_out.size.set(m.output.view, PAYLOAD, copied);
+  fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);
+  return fuse_write_out.structBytes;
 }

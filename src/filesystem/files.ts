@@ -15,7 +15,7 @@ import {
 import { clearSetIds, identify, internIdentified, putEntry, slotOf, statDescriptor } from './attributes.ts';
 import { NO_DOMAIN } from './domains.ts';
 import { type Mount, SCRATCH } from './mount.ts';
-import { asCaller, nameTaken, wasMade } from './namespace.ts';
+import { asCaller, forgetLookups, nameTaken, wasMade } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';
 import {
   HANDLE_MAPS,
@@ -27,7 +27,7 @@ import {
   ROUTE_SHARED,
   type Route,
 } from './opens.ts';
-import { type Choice, OWN } from './routes.ts';
+import { type Choice, OWN, OWN_FOR_NOW } from './routes.ts';
 
 /** What of a caller's flags our own descriptor takes: what matters for files whose reads and writes come to us. */
 const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC | c.O_NOATIME;
@@ -88,11 +88,26 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait:
     const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
     return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, flags);
   }
+  const kept = m.backing.take(slot, m.nodes.generation(slot));
+  if (kept > 0) return openKept(m, slot, kept);
   const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
   if (fd < 0) return fd;
   const choice = mayWait ? m.routes.choose(slot, fd) : OWN;
   if (!(choice instanceof Promise)) return openWith(m, PAYLOAD, slot, -1, fd, choice, flags);
   return choice.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, flags));
+}
+
+/** Opens a file for reading that was closed a moment ago, when it was on its own route. */
+function openKept(m: Mount, slot: number, backingId: number): number {
+  const row = m.opens.add(slot, ROUTE_OWN, false, backingId, -1);
+  if (row < 0) {
+    m.backing.close(backingId);
+    return -ENFILE;
+  }
+  m.opens.setKeeps(row, true);
+  m.nodes.setOpenRow(slot, row);
+  m.routes.countOwn('kept');
+  return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, backingId);
 }
 
 function openForWriting(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
@@ -165,6 +180,8 @@ function openWith(
       m.calls.close(fd);
       return -ENFILE;
     }
+    // What a descriptor for writing was registered for would go on counting as open for writing.
+    if (choice === OWN_FOR_NOW && access === 'reads') m.opens.setKeeps(row, true);
   } else {
     m.opens.addOpen(row, access === 'maps');
   }
@@ -247,11 +264,12 @@ function addRow(m: Mount, slot: number, fd: number, choice: Choice, maps: boolea
 function addBacked(m: Mount, slot: number, fd: number, mapping: number, maps: boolean): number {
   let route: Route = ROUTE_SHARED;
   let shared = mapping;
-  let backingId = mapping === OWN ? -1 : m.routes.acquire(slot, mapping);
+  let backingId = mapping < 0 ? -1 : m.routes.acquire(slot, mapping);
   if (backingId < 0) {
-    if (mapping !== OWN) m.routes.countOwn('backing');
+    if (mapping >= 0) m.routes.countOwn('backing');
     shared = -1;
-    backingId = m.backing.open(fd);
+    const kept = m.backing.take(slot, m.nodes.generation(slot));
+    backingId = kept > 0 ? kept : m.backing.open(fd);
     route = backingId < 0 ? ROUTE_RELAYED : ROUTE_OWN;
   }
   const row = m.opens.add(slot, route, maps, route === ROUTE_RELAYED ? 0 : backingId, shared);
@@ -266,10 +284,16 @@ function dropOpen(m: Mount, slot: number, row: number, maps: boolean): void {
   if (m.opens.dropOpen(row, maps) > 0) return;
   const route = m.opens.route(row);
   if (route === ROUTE_SHARED) m.routes.release(m.opens.mapping(row));
-  else if (route === ROUTE_OWN) m.backing.close(m.opens.backingId(row));
+  else if (route === ROUTE_OWN) closeOwn(m, slot, row);
   else if (route === ROUTE_COMPOSED) m.composing?.closed(row);
   m.opens.free(row);
   m.nodes.setOpenRow(slot, -1);
+}
+
+function closeOwn(m: Mount, slot: number, row: number): void {
+  const backingId = m.opens.backingId(row);
+  if (m.opens.keeps(row)) m.backing.keep(slot, m.nodes.generation(slot), backingId);
+  else m.backing.close(backingId);
 }
 
 export function release(m: Mount, r: Request): Outcome {
@@ -347,7 +371,7 @@ function replyCreated(m: Mount, parent: number, fd: number, flags: number): numb
   const row = m.nodes.openRow(slot);
   const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, row, fd, OWN, flags);
   if (opened < 0) {
-    if (m.nodes.forget(slot, 1)) m.descriptors.forget(slot);
+    forgetLookups(m, slot, 1);
     return opened;
   }
   return putEntry(m, PAYLOAD, slot) + opened;

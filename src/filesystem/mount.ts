@@ -32,6 +32,8 @@ export const SCRATCH = {
 export interface CachePolicy {
   readonly entrySeconds: number;
   readonly attributeSeconds: number;
+  /** Whether it may keep the entries of directories. */
+  readonly directories: boolean;
 }
 
 export interface Mount {
@@ -62,6 +64,8 @@ export interface Mount {
   readonly storeSubvolume: number;
   /** The umask that this process has now; it follows the requests. */
   currentUmask: number;
+  /** Whether none of a range's pages in memory have still to be written to the device: `pagecache/residency.ts`. */
+  readonly isClean: (fd: number, offset: number, length: number) => boolean;
   /** Makes the kernel ask for the node's attributes again. */
   readonly invalidateAttributes: (nodeid: number) => void;
 }

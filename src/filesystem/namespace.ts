@@ -65,9 +65,17 @@ export function lookup(m: Mount, r: Request): Outcome {
   return result === -ENOENT && m.cache.entrySeconds > 0 ? putNegativeEntry(m, PAYLOAD) : result;
 }
 
+/** Takes lookups of a node back, and what is kept of it with the last of them. */
+export function forgetLookups(m: Mount, slot: number, count: number): void {
+  const generation = m.nodes.generation(slot);
+  if (!m.nodes.forget(slot, count)) return;
+  m.descriptors.forget(slot);
+  m.backing.drop(slot, generation);
+}
+
 function forgetNode(m: Mount, nodeid: number, count: number): void {
   const slot = slotOf(m, nodeid);
-  if (slot !== NO_NODE && m.nodes.forget(slot, count)) m.descriptors.forget(slot);
+  if (slot !== NO_NODE) forgetLookups(m, slot, count);
 }
 
 export function forget(m: Mount, r: Request): Outcome {
@@ -210,8 +218,19 @@ function holdVictim(m: Mount, slot: number): number {
 }
 
 function settleVictim(m: Mount, slot: number, held: number, removed: boolean): void {
-  if (removed) m.routes.referencesDropped(slot);
-  else if (held !== NO_NODE) m.descriptors.unpin(held);
+  if (removed) {
+    m.routes.referencesDropped(slot);
+    if (slot !== NO_NODE) dontKeep(m, slot);
+  } else if (held !== NO_NODE) {
+    m.descriptors.unpin(held);
+  }
+}
+
+/** The file may have lost its last name: its room on the disk is free when its last user has closed it, and not later. */
+function dontKeep(m: Mount, slot: number): void {
+  m.backing.drop(slot, m.nodes.generation(slot));
+  const row = m.nodes.openRow(slot);
+  if (row >= 0) m.opens.setKeeps(row, false);
 }
 
 function remove(m: Mount, r: Request, flags: number): Outcome {

@@ -4,7 +4,8 @@
  * reads by passthrough, the usual case, costs its inode's row only, and no descriptor.
  *
  *     open file row, 48 bytes:  node slot plus one, route, opens, opens that may map for writing, backing id, mapping plus one,
- *                               the last append: request (two words) and offset (two words), next
+ *                               the last append: request (two words) and offset (two words), whether its backing id is worth
+ *                               keeping, next
  *     handle row,    20 bytes:  descriptor plus one, node slot plus one, flags, flags of open(2), next
  *
  * The rows live in journaled memory, which a later server takes over; the descriptors in it are this process's.
@@ -33,7 +34,17 @@ const HANDLE_WORDS = 5;
 export const MAX_OPEN = 1 << 20;
 
 /** Columns of the two kinds of rows. */
-const OPEN = { slot: 0, route: 1, opens: 2, maps: 3, backing: 4, mapping: 5, append: 6, appendAt: 8 } as const;
+const OPEN = {
+  slot: 0,
+  route: 1,
+  opens: 2,
+  maps: 3,
+  backing: 4,
+  mapping: 5,
+  append: 6,
+  appendAt: 8,
+  keeps: 10,
+} as const;
 const HANDLE = { descriptor: 0, slot: 1, flags: 2, openFlags: 3 } as const;
 
 const HEADER_WORDS = 4;
@@ -175,6 +186,15 @@ export class OpenTable {
 
   backingId(row: number): number {
     return this.#opens.get(row, OPEN.backing);
+  }
+
+  /** Whether the backing id may be kept for the file's next open: one that was decided on anew would get the same. */
+  keeps(row: number): boolean {
+    return this.#opens.get(row, OPEN.keeps) !== 0;
+  }
+
+  setKeeps(row: number, keeps: boolean): void {
+    this.#opens.set(row, OPEN.keeps, keeps ? 1 : 0);
   }
 
   /** The mapping of a row on the shared route, or -1. */

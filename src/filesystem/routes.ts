@@ -42,7 +42,9 @@ export type OwnReason =
   /** A clone's backing file could not be registered. */
   | 'backing'
   /** It belongs to no domain: there are too many. */
-  | 'domain';
+  | 'domain'
+  /** It did so when it was closed a moment ago. */
+  | 'kept';
 
 /** What is needed of the store of shared mappings: see `mappings/store.ts`. A mapping is named by its row. */
 export interface SharedMappings {
@@ -77,8 +79,24 @@ export interface RoutesOptions {
 
 /** The route is the file itself. */
 export const OWN = -1;
+/** The same, for a reason that will hold for a moment: the file needn't be looked at again if it is opened again at once. */
+export const OWN_FOR_NOW = -2;
 
-/** What an open goes on with: a mapping of the store, OWN, or a file composed of extents. */
+/** Reasons that are of the mount or of the file's extents, and not of the time of the look or of the room that there is. */
+const LASTING: ReadonlySet<string> = new Set([
+  'nosharedext',
+  'unshared',
+  'inline',
+  'nocow',
+  'encrypted',
+  'tail',
+  'unknown',
+  'unsupported-encoding',
+  'realtime',
+  'too-many-extents',
+]);
+
+/** What an open goes on with: a mapping of the store, OWN, OWN_FOR_NOW, or a file composed of extents. */
 export type Choice = number | ComposedOpen;
 
 /**
@@ -269,7 +287,7 @@ export class Routes {
   /** Takes the own route, for a reason of ours or one that the store gives. */
   #own(reason: string): number {
     this.#count(reason);
-    return OWN;
+    return LASTING.has(reason) ? OWN_FOR_NOW : OWN;
   }
 
   #count(reason: string): void {

@@ -20,6 +20,18 @@ export interface StoreCalls {
   };
 }
 
+/** Registration of clones for passthrough: an id, or a negated errno. */
+export interface MappingBacking {
+  open(fd: number): number;
+  close(backingId: number): number;
+  /** Closes a mapping's id a moment later, unless it is taken before. */
+  keep(row: number, generation: number, backingId: number): void;
+  /** The id that is kept for a mapping, or 0. */
+  take(row: number, generation: number): number;
+  /** Closes what is kept for a mapping. */
+  drop(row: number, generation: number): void;
+}
+
 /** Offsets of fields of struct statx and struct statfs (statx(2), statfs(2)). */
 export const STATX = { uid: 20, mode: 28, ino: 32, size: 40 } as const;
 export const STATFS = { bsize: 8, blocks: 16, bavail: 32 } as const;

@@ -72,8 +72,7 @@ export interface StoreOptions {
   readonly filesystem: 'btrfs' | 'xfs';
   /** What the composed route knows of extents; absent when it is off. */
   readonly composer?: LargeClones;
-  /** Registers a backing file: its id, or a negated errno. */
-  readonly backing: { open(fd: number): number; close(backingId: number): number };
+  readonly backing: k.MappingBacking;
   /** The mount's folder, on a mount that can be written. */
   readonly directoryFd: number;
   /** The same folder on a mount that is read-only and keeps no access times. */
@@ -197,10 +196,8 @@ export class MappingStore {
   acquire(row: number): number {
     const rows = this.#rows;
     if (rows.users(row) === 0) {
-      const fd = this.openClone(row);
-      if (fd < 0) return fd;
-      const registered = this.#o.backing.open(fd);
-      this.#o.calls.close(fd);
+      const kept = this.#o.backing.take(row, this.generation(row));
+      const registered = kept > 0 ? kept : this.#register(row);
       if (registered < 0) return registered;
       rows.setBackingId(row, registered);
       rows.leaveIdle(row);
@@ -214,9 +211,17 @@ export class MappingStore {
     const left = rows.users(row) - 1;
     rows.setUsers(row, left);
     if (left > 0) return;
-    this.#o.backing.close(rows.backingId(row));
+    this.#o.backing.keep(row, this.generation(row), rows.backingId(row));
     rows.setBackingId(row, 0);
     rows.enterIdle(row);
+  }
+
+  #register(row: number): number {
+    const fd = this.openClone(row);
+    if (fd < 0) return fd;
+    const registered = this.#o.backing.open(fd);
+    this.#o.calls.close(fd);
+    return registered;
   }
 
   /** A descriptor of the clone, through the read-only mount, or a negated errno. To be closed by the caller. */
@@ -425,6 +430,7 @@ export class MappingStore {
   /** Deletes an idle mapping's clone. Files that it was found for will be looked at anew: its generation is over. */
   #drop(row: number): void {
     this.#rows.withdraw(row);
+    this.#o.backing.drop(row, this.generation(row));
     this.#o.composer?.dropClone(row);
     this.#unlink(row);
     this.#bytes -= this.size(row);

@@ -92,6 +92,13 @@ export class Residency {
     return result < 0 ? result : cachestat.nr_cache.get(this.#scratch.view, RESULT);
   }
 
+  /** Whether no page of a range (as above) is dirty or being written; false where that can't be told. */
+  isClean(fd: number, offset = 0, length = 0): boolean {
+    const view = this.#scratch.view;
+    if (this.#cachestat(fd, offset, length) < 0) return false;
+    return cachestat.nr_dirty.get(view, RESULT) + cachestat.nr_writeback.get(view, RESULT) === 0;
+  }
+
   /** How long a bitmap must be for a file of `size` bytes. */
   bitmapBytes(size: number): number {
     return Math.ceil(Math.ceil(size / this.#pageSize) / 8);

@@ -11,7 +11,8 @@ import {
 } from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { putString } from '../base/memory.ts';
-import { ioctl, openat, read, write } from './libc.ts';
+import { ioctl, openat, poll, read, write } from './libc.ts';
+import { allocate } from './memory.ts';
 
 /** Opens `/dev/fuse` for a new connection; non-blocking, so that readiness can be waited for on the event loop. */
 export function openFuseDevice(scratch: Memory): number {
@@ -19,12 +20,24 @@ export function openFuseDevice(scratch: Memory): number {
   return openat(AT_FDCWD, scratch.address, O_RDWR | O_NONBLOCK | O_CLOEXEC, 0);
 }
 
+/** struct pollfd: poll(2). */
+const POLLFD = { fd: 0, events: 4, bytes: 8 } as const;
+const POLLIN = 1;
+
 /** The device as a session wants it. */
 export class FuseDevice {
   readonly fd: number;
+  readonly #polled = allocate('poll', POLLFD.bytes);
 
   constructor(fd: number) {
     this.fd = fd;
+    this.#polled.view.setInt32(POLLFD.fd, fd, true);
+    this.#polled.view.setInt16(POLLFD.events, POLLIN, true);
+  }
+
+  /** Waits until there is something to read, or the conversation is over, but no longer than this; returns whether. */
+  wait(timeoutMs: number): boolean {
+    return poll(this.#polled.address, 1, timeoutMs) > 0;
   }
 
   read(memory: Memory): number {
@@ -77,8 +90,9 @@ export class FuseBackingFiles {
 
   close(backingId: number): number {
     const result = this.#close(backingId);
-    if (result >= 0) this.count--;
-    else if (result !== -ENOENT) this.#owed.push(backingId);
+    // One that is not there was closed by a server that was killed before it could write that down.
+    if (result >= 0 || result === -ENOENT) this.count--;
+    else this.#owed.push(backingId);
     if (result >= 0 && this.#owed.length > 0) {
       const owed = this.#owed;
       this.#owed = [];

@@ -56,6 +56,7 @@ export const dup = declare('dup', 'int', ['int']);
 export const close = declare('close', 'int', ['int']);
 export const read = declare('read', 'int64_t', ['int', 'uintptr_t', 'size_t']);
 export const write = declare('write', 'int64_t', ['int', 'uintptr_t', 'size_t']);
+export const poll = declare('poll', 'int', ['uintptr_t', 'uint64_t', 'int']);
 export const pread = declare('pread', 'int64_t', ['int', 'uintptr_t', 'size_t', 'int64_t']);
 export const pwrite = declare('pwrite', 'int64_t', ['int', 'uintptr_t', 'size_t', 'int64_t']);
 export const preadv2 = declare('preadv2', 'int64_t', ['int', 'uintptr_t', 'int', 'int64_t', 'int']);

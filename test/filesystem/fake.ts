@@ -5,7 +5,7 @@
 
 import { EBADF, EMFILE, ENOENT, ENOTDIR } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
-import type { BackingFiles } from '../../src/filesystem/calls.ts';
+import type { Registration } from '../../src/fuse/server/backing.ts';
 import type { Arena } from '../fuse/device.ts';
 
 export interface Inode {
@@ -208,7 +208,7 @@ export class FakeKernel {
 export const MOUNT_FD = 3;
 
 /** Backing files, each of which holds its inode as the kernel does. */
-export class FakeBacking implements BackingFiles {
+export class FakeBacking implements Registration {
   readonly ids = new Map<number, Inode>();
   limit = Number.POSITIVE_INFINITY;
   closed = 0;

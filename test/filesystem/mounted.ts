@@ -16,6 +16,7 @@ import { NodeTable, nodeTableWords } from '../../src/filesystem/nodes.ts';
 import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
 import { INTENT_WORDS, Repeats } from '../../src/filesystem/repeats.ts';
 import { Routes } from '../../src/filesystem/routes.ts';
+import { BackingFiles, KEPT_WORDS } from '../../src/fuse/server/backing.ts';
 import { Progress } from '../../src/fuse/server/progress.ts';
 import { Session, settleInterrupted } from '../../src/fuse/server/session.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
@@ -30,7 +31,7 @@ const CAPACITY = 2048;
 const BUFFER = 70_000;
 const MAX_OPEN = 2048;
 const PAIRS = 4096;
-const SHARED_BYTES = journalBytes(PAIRS) + 4 * (nodeTableWords(CAPACITY) + openTableWords(MAX_OPEN)) + 256;
+const SHARED_BYTES = journalBytes(PAIRS) + 4 * (nodeTableWords(CAPACITY) + openTableWords(MAX_OPEN) + KEPT_WORDS) + 256;
 
 export interface Entry {
   readonly error: number;
@@ -51,6 +52,8 @@ export interface Opened {
 export class Mounted {
   readonly kernel: FakeKernel;
   readonly backing: FakeBacking;
+  /** What is kept of it for a moment. */
+  readonly kept: BackingFiles;
   readonly mappings: FakeMappings;
   readonly device = new FakeDevice();
   readonly mount: Mount;
@@ -63,6 +66,8 @@ export class Mounted {
   /** Node ids whose attributes the kernel was told to ask for again. */
   readonly invalidated: number[] = [];
   readonly bugs: unknown[] = [];
+  /** Whether files have nothing in memory that isn't on the disk. */
+  clean = false;
   /** What the kernel knows: lookups and opens by node id, and the inode of each node. */
   readonly lookups = new Map<number, number>();
   readonly opens = new Map<number, Opened[]>();
@@ -104,6 +109,7 @@ export class Mounted {
       this.invalidated.push(nodeid);
     };
     const domains = new Domains('mount', journal, journal.take(2), nodes);
+    this.kept = new BackingFiles(this.backing, journal, journal.take(KEPT_WORDS), () => kernel.nowMs);
     const routes = new Routes({
       domains,
       calls,
@@ -120,7 +126,7 @@ export class Mounted {
     });
     this.mount = {
       calls,
-      backing: this.backing,
+      backing: this.kept.ofNodes,
       mountFd: MOUNT_FD,
       nodes,
       opens,
@@ -133,11 +139,12 @@ export class Mounted {
       output,
       scratch,
       entries: arena.allocate(4096),
-      cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1 },
+      cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1, directories: false },
       ownSubvolume: 0,
       storeInode: this.store.ino,
       storeSubvolume: 0,
       currentUmask: 0o77,
+      isClean: () => this.clean,
       invalidateAttributes,
     };
     this.session = new Session({
@@ -162,7 +169,9 @@ export class Mounted {
     for (const [name, fd] of before.held) mount.descriptors.adopt(name, fd);
     for (const [name, fd] of before.held) if (kernel.descriptors.has(fd)) this.held.set(name, kernel.duplicate(fd));
     const used = new Set([...mount.opens.rows()].map((row) => mount.opens.backingId(row)));
+    for (const id of this.kept.ids()) used.add(id);
     for (const id of this.backing.ids.keys()) if (!used.has(id)) this.backing.close(id);
+    this.kept.dropAll();
     reopenHandles(mount);
     for (const [nodeid, count] of before.lookups) this.lookups.set(nodeid, count);
     for (const [nodeid, opens] of before.opens) this.opens.set(nodeid, opens);
@@ -338,9 +347,10 @@ export class Mounted {
   /** Closes and forgets everything as an unmount does, and finds nothing left. */
   end(): void {
     for (const opens of [...this.opens.values()]) for (const open of opens) this.release(open);
-    assert.equal(this.backing.ids.size, 0, 'no backing id is left after the last RELEASE');
     assert.equal(this.mappings.users, 0);
+    assert.equal(this.backing.ids.size, this.kept.kept, 'after the last RELEASE backing ids are kept or closed');
     for (const nodeid of [...this.lookups.keys()]) this.forget(nodeid);
+    assert.equal(this.backing.ids.size, 0, 'no backing id is left of a node that is forgotten');
     assert.equal(this.mount.nodes.count, 1, 'only the root is left');
     assert.equal(this.mount.nodes.detachedCount, 0);
     assert.equal(this.mount.descriptors.pinnedCount, 0, 'nothing is pinned any more');

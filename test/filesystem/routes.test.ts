@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EIO, ENFILE, ESTALE } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
+import { KEPT_MS } from '../../src/fuse/server/backing.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { names, pack } from '../fuse/device.ts';
@@ -349,5 +350,56 @@ test('each name of a file with several leads to the node that may be opened, onc
   assert.equal(m.open(old.nodeid, c.O_RDWR).error, -ESTALE);
   assert.equal(m.open(m.lookup('second').nodeid, c.O_RDWR).error, 0);
   assert.equal(m.content(reader), 'shared bytes');
+  m.end();
+});
+
+test('a file of its own that is opened again at once has the same backing id, and no call is made for it', () => {
+  const m = makeMounted();
+  m.kernel.add(m.root, 'private', REGULAR, 'private bytes');
+  m.settle();
+  const { nodeid } = m.lookup('private');
+  const first = m.open(nodeid, c.O_RDONLY);
+  m.release(first);
+  const calls = m.kernel.log.length;
+  const second = m.open(nodeid, c.O_RDONLY);
+  assert.equal(second.backingId, first.backingId);
+  assert.equal(m.kernel.log.length, calls);
+  assert.equal(reason(m, 'kept'), 1);
+  m.release(second);
+  m.kernel.nowMs += KEPT_MS;
+  m.kept.tidy();
+  assert.equal(m.backing.ids.size, 0);
+  m.end();
+});
+
+test('a file that loses its name, or is open for writing, is not kept open once its last user has closed it', () => {
+  const m = makeMounted();
+  for (const name of ['unlinked', 'open', 'replaced', 'replacing', 'written'])
+    m.kernel.add(m.root, name, REGULAR, `bytes of ${name}`);
+  m.settle();
+  const open = m.open(m.lookup('open').nodeid, c.O_RDONLY);
+  for (const name of ['unlinked', 'replaced']) m.release(m.open(m.lookup(name).nodeid, c.O_RDONLY));
+  assert.equal(m.backing.ids.size, 3);
+  assert.equal(m.call('UNLINK', 1, ...[names('unlinked')]).error, 0);
+  assert.equal(m.call('UNLINK', 1, ...[names('open')]).error, 0);
+  assert.equal(m.call('RENAME', 1, ...[pack(s.fuse_rename_in, { newdir: 1 }), names('replacing', 'replaced')]).error, 0);
+  assert.equal(m.backing.ids.size, 1, 'the one that is open');
+  m.release(open);
+  m.release(m.open(m.lookup('written').nodeid, c.O_RDWR));
+  assert.equal(m.backing.ids.size, 0);
+  m.end();
+});
+
+test('a file that was cloned since it was kept is shared a moment later', () => {
+  const m = makeMounted();
+  const file = m.kernel.add(m.root, 'file', REGULAR, 'bytes');
+  m.settle();
+  m.release(m.open(m.lookup('file').nodeid, c.O_RDONLY));
+  m.kernel.reflink(m.root, 'clone', file);
+  m.kernel.nowMs += KEPT_MS;
+  m.kept.tidy();
+  const opens = ['file', 'clone'].map((name) => m.open(m.lookup(name).nodeid, c.O_RDONLY));
+  assert.ok(opens.every((open) => m.isShared(open)));
+  for (const open of opens) m.release(open);
   m.end();
 });

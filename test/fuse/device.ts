@@ -71,6 +71,10 @@ export class FakeDevice implements Device {
   /** Called before each write. */
   beforeWrite: () => void = () => {};
 
+  wait(): boolean {
+    return this.queue.length > 0;
+  }
+
   read(memory: Memory): number {
     this.reads++;
     const next = this.queue.shift();

@@ -6,6 +6,7 @@ import { memoryAt } from '../../src/base/memory.ts';
 import { setU64 } from '../../src/base/struct.ts';
 import { ExtentMap, ExtentMapBuilder } from '../../src/extents/extentmap.ts';
 import type { ExtentReader } from '../../src/extents/identify.ts';
+import { BackingFiles, KEPT_WORDS } from '../../src/fuse/server/backing.ts';
 import { STATFS, STATX, type StoreCalls } from '../../src/mappings/calls.ts';
 import { MappingRows, mappingRowsWords } from '../../src/mappings/rows.ts';
 import { MappingStore, type SharedFile, STORE_SCRATCH_BYTES, type StoreOptions } from '../../src/mappings/store.ts';
@@ -203,14 +204,20 @@ export class FakeStorage {
     },
   };
 
+  /** What a store keeps of its backing files for a moment. */
+  kept: BackingFiles | undefined;
+
   store(options: Partial<StoreOptions> = {}): MappingStore {
-    const memory = memoryAt(0, new ArrayBuffer(journalBytes(PAIRS) + 4 * mappingRowsWords(1024) + 64));
+    const bytes = journalBytes(PAIRS) + 4 * (mappingRowsWords(1024) + KEPT_WORDS) + 64;
+    const journal = new Journal(memoryAt(0, new ArrayBuffer(bytes)), PAIRS);
+    const rows = new MappingRows(journal, options.maxMappings ?? 8);
+    this.kept = new BackingFiles(this.backingFiles, journal, journal.take(KEPT_WORDS), () => this.nowMs);
     return new MappingStore({
-      rows: new MappingRows(new Journal(memory, PAIRS), options.maxMappings ?? 8),
+      rows,
       calls: this.calls,
       reader: this.reader,
       filesystem: 'btrfs',
-      backing: this.backingFiles,
+      backing: this.kept.ofMappings,
       directoryFd: DIRECTORY_FD,
       readOnlyFd: READ_ONLY_FD,
       scratch: this.arena.allocate(STORE_SCRATCH_BYTES),

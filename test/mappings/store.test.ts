@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { EINVAL, EIO, EMFILE, ENOSPC } from '../../src/base/errno.ts';
+import { KEPT_MS } from '../../src/fuse/server/backing.ts';
 import type { MappingStore } from '../../src/mappings/store.ts';
 import { BLOCK, type FakeFile, FakeStorage } from './fake.ts';
 
@@ -142,7 +143,7 @@ test('a mapping in use is never dropped, and when all are there is room for none
   checkNothingOpen(storage);
 });
 
-test('users of a mapping share its backing id, which the last one closes', () => {
+test('users of a mapping share its backing id, which is kept for a moment when the last one has closed it', () => {
   const storage = new FakeStorage();
   const store = storage.store();
   const one = row(storage, store, storage.file([1]));
@@ -151,6 +152,11 @@ test('users of a mapping share its backing id, which the last one closes', () =>
   store.release(one);
   assert.equal(storage.backing.size, 1);
   store.release(one);
+  assert.equal(storage.backing.size, 1);
+  assert.equal(store.acquire(one), id);
+  store.release(one);
+  storage.nowMs += KEPT_MS;
+  storage.kept?.tidy();
   assert.equal(storage.backing.size, 0);
   storage.backingError = -EMFILE;
   assert.equal(store.acquire(one), -EMFILE);
@@ -158,6 +164,8 @@ test('users of a mapping share its backing id, which the last one closes', () =>
   storage.backingError = 0;
   assert.ok(store.acquire(one) > 0);
   store.release(one);
+  store.dropAllIdle();
+  assert.equal(storage.backing.size, 0, 'a clone that is dropped is not kept open');
   checkNothingOpen(storage);
 });
 

@@ -23,6 +23,11 @@ export const BUFFER_BYTES = MAX_WRITE_BYTES + 65_536;
 
 /** How many requests are served before other work on the event loop gets a turn. */
 const REQUESTS_PER_TURN = 128;
+/**
+ * How long the next request is waited for here, outside of the event loop. One that comes at once, since a program makes one
+ * call after another, finds a thread that does nothing but wait for it: the event loop takes XXX µs for the same.
+ */
+const NEXT_MS = 1;
 
 /** A request that as many servers have died of is answered with EIO. */
 const MAX_ATTEMPTS = 5;
@@ -61,8 +66,10 @@ export type Handlers = {
 /** Where a reply's payload begins in the output memory. */
 export const PAYLOAD = fuse_out_header.structBytes;
 
-/** The `/dev/fuse` descriptor: `read` and `write` return bytes or a negated errno. */
+/** The `/dev/fuse` descriptor: `read`, which never waits, and `write` return bytes or a negated errno. */
 export interface Device {
+  /** Waits until there is something to read, but no longer than this; returns whether there is. */
+  wait(timeoutMs: number): boolean;
   read(memory: Memory): number;
   write(memory: Memory, length: number): number;
 }
@@ -144,10 +151,14 @@ export class Session {
     return this.#over;
   }
 
-  /** Serves what the kernel has queued, up to a turn's worth. To be called whenever the device is readable. */
+  /**
+   * Serves what the kernel has queued, and what comes right after it, up to a turn's worth. To be called whenever the device is
+   * readable. While requests wait for a device, their ends are due on the event loop, and nothing is waited for here.
+   */
   drain(): void {
     const { device, input } = this.#options;
     for (let served = 0; served < REQUESTS_PER_TURN && !this.#over; served++) {
+      if (served > 0 && this.waiting === 0 && !device.wait(NEXT_MS)) return;
       const length = device.read(input);
       if (length < 0) {
         if (length === -EAGAIN) return;

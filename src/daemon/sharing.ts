@@ -86,11 +86,12 @@ export function openSharing(
   const identity = identityOf(place.storeFd, scratch);
   const ownSubvolume = identity.subvolume !== identityOf(source.mountFd, scratch).subvolume;
   const storeRoot = source.filesystem === 'btrfs' && ownSubvolume ? identity.subvolume : undefined;
+  const residency = new Residency(sys, allocate('residency', RESIDENCY_BYTES));
   let mappings: MappingStore | undefined;
   const composed =
     minBytes === undefined
       ? undefined
-      : makeComposer(source, folders, reader, storeRoot, state.takeovers * 2 ** 32, {
+      : makeComposer(source, folders, reader, residency, storeRoot, state.takeovers * 2 ** 32, {
           openClone: (row) => mappings?.openClone(row) ?? -EXDEV,
           isSpaceLow: () => mappings?.isSpaceLow() ?? false,
         });
@@ -102,6 +103,7 @@ export function openSharing(
     ...folders,
     scratch: allocate('clones', STORE_SCRATCH_BYTES),
     rows: state.mappings,
+    isClean: (fd) => residency.isClean(fd),
     maxMappings: options.maxMappings,
     floorBytes: 'bytes' in floor ? floor.bytes : Math.min((source.totalBytes * floor.percent) / 100, MAX_FLOOR_BYTES),
     monotonicMs: () => performance.now(),
@@ -174,6 +176,7 @@ function makeComposer(
   source: Source,
   folders: StoreFolders,
   reader: ExtentReader,
+  residency: Residency,
   storeRoot: number | undefined,
   firstPack: number,
   store: { readonly openClone: (row: number) => number; readonly isSpaceLow: () => boolean },
@@ -198,7 +201,6 @@ function makeComposer(
     monotonicMs: () => performance.now(),
     onFree: (from, to) => index.dropTargets(from, to),
   });
-  const residency = new Residency(sys, allocate('residency', RESIDENCY_BYTES));
   const composer = new Composer({
     ranges,
     packs,

@@ -154,9 +154,11 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
   };
   const ready = length <= COPIED_AT_ONCE_BYTES && m.isClean(input, offset, length) && m.isClean(output, at, length);
   if (ready) return finish(m.calls.copyFileRange(input, 0, output, 0, length, copyFlags));
-  return m.calls.copyFileRange
-    .later(input, 0, output, 0, length, copyFlags)
-    .then((copied): Finish => () => finish(copied));
+  return m.calls.copyFileRange.later(input, 0, output, 0, length, copyFlags).then(
+    (copied): Finish =>
+      () =>
+        finish(copied),
+  );
 }
 
 function putCopied(m: Mount, copied: number, reply64: boolean): number {

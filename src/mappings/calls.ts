@@ -11,7 +11,6 @@ export interface StoreCalls {
   statx(dirFd: number, path: Address, flags: number, mask: number, result: Address): number;
   fstatfs(fd: number, result: Address): number;
   flock(fd: number, operation: number): number;
-  cachestat(fd: number, range: Address, result: Address): number;
   /** Returns the error number itself: posix_fadvise(2). */
   posixFadvise(fd: number, offset: number, length: number, advice: number): number;
   ioctl: {

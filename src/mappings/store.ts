@@ -78,6 +78,8 @@ export interface StoreOptions {
   /** The same folder on a mount that is read-only and keeps no access times. */
   readonly readOnlyFd: number;
   readonly scratch: Memory;
+  /** Whether a file has nothing in memory that must still be written to the device. */
+  readonly isClean: (fd: number) => boolean;
   /** The most mappings that may exist. */
   readonly maxMappings: number;
   /** Free bytes of the filesystem below which idle mappings are dropped and none is made. */
@@ -86,12 +88,11 @@ export interface StoreOptions {
   readonly monotonicMs: () => number;
 }
 
-/** Room in the scratch memory: a name, then a struct statx or statfs, then the two structures of cachestat(2). */
+/** Room in the scratch memory: a name, then a struct statx or statfs. */
 export const STORE_SCRATCH_BYTES = 1024;
 const NAME_AT = 0;
 const EMPTY_AT = 64;
 const RESULT_AT = 128;
-const RANGE_AT = 512;
 
 const FS_NOCOW_FL = 0x0080_0000;
 
@@ -174,7 +175,7 @@ export class MappingStore {
     const hint = reader.identify(file.fd, { ...look, sync: false, stopAtUnshared: true });
     if (hint.map === null) return hint.reason;
     if (!hint.allShared) return 'unshared';
-    if (file.sinceModifiedMs < DIRTY_WINDOW_MS && this.#isDirty(file.fd)) return 'dirty';
+    if (file.sinceModifiedMs < DIRTY_WINDOW_MS && !this.#o.isClean(file.fd)) return 'dirty';
     const exact = reader.identify(file.fd, { ...look, sync: true });
     if (exact.map === null) return exact.reason;
     if (!exact.allShared) return 'unshared';
@@ -289,14 +290,6 @@ export class MappingStore {
 
   #name(row: number): string {
     return `c${row.toString(16)}-${this.generation(row).toString(16)}`;
-  }
-
-  #isDirty(fd: number): boolean {
-    const { calls, scratch } = this.#o;
-    scratch.bytes.fill(0, RANGE_AT, RANGE_AT + 16); // offset 0, length 0: the whole file
-    const read = calls.cachestat(fd, scratch.address + RANGE_AT, scratch.address + RESULT_AT);
-    // struct cachestat: nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted (u64 each)
-    return read < 0 || getU64(scratch.view, RESULT_AT + 8) + getU64(scratch.view, RESULT_AT + 16) > 0;
   }
 
   /** The row whose clone has this map, now; `again` reads the file's map once more, after the clone's. */

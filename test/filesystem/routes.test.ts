@@ -382,7 +382,10 @@ test('a file that loses its name, or is open for writing, is not kept open once 
   assert.equal(m.backing.ids.size, 3);
   assert.equal(m.call('UNLINK', 1, ...[names('unlinked')]).error, 0);
   assert.equal(m.call('UNLINK', 1, ...[names('open')]).error, 0);
-  assert.equal(m.call('RENAME', 1, ...[pack(s.fuse_rename_in, { newdir: 1 }), names('replacing', 'replaced')]).error, 0);
+  assert.equal(
+    m.call('RENAME', 1, ...[pack(s.fuse_rename_in, { newdir: 1 }), names('replacing', 'replaced')]).error,
+    0,
+  );
   assert.equal(m.backing.ids.size, 1, 'the one that is open');
   m.release(open);
   m.release(m.open(m.lookup('written').nodeid, c.O_RDWR));

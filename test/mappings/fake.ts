@@ -152,12 +152,6 @@ export class FakeStorage {
       setU64(this.arena.memory.view, at + STATFS.bavail, Math.floor(this.freeBytes / BLOCK));
       return 0;
     },
-    cachestat: (fd, _range, result) => {
-      const at = this.arena.at(result);
-      this.arena.bytes(result, 40).fill(0);
-      setU64(this.arena.memory.view, at + 8, this.#of(fd).dirty);
-      return 0;
-    },
     posixFadvise: (fd) => {
       this.dropped.push(this.#of(fd).ino);
       return 0;
@@ -218,6 +212,7 @@ export class FakeStorage {
       reader: this.reader,
       filesystem: 'btrfs',
       backing: this.kept.ofMappings,
+      isClean: (fd) => this.#of(fd).dirty === 0,
       directoryFd: DIRECTORY_FD,
       readOnlyFd: READ_ONLY_FD,
       scratch: this.arena.allocate(STORE_SCRATCH_BYTES),

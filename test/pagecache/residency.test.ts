@@ -55,6 +55,21 @@ for (const kind of ['btrfs', 'xfs'] satisfies FilesystemKind[]) {
       assert.ok(readSync(fd, Buffer.alloc(PAGE), 0, PAGE, page * PAGE) > 0);
     }
 
+    test('a range is clean when nothing of it has still to be written', () => {
+      withUncached('written', 8 * PAGE, (fd) => {
+        assert.ok(residency.isClean(fd));
+        readPage(fd, 2);
+        assert.ok(residency.isClean(fd));
+        writeSync(fd, Buffer.alloc(PAGE, 1), 0, PAGE, 3 * PAGE);
+        assert.ok(!residency.isClean(fd));
+        assert.ok(!residency.isClean(fd, 3 * PAGE, PAGE));
+        assert.ok(residency.isClean(fd, 5 * PAGE, PAGE));
+        fsyncSync(fd);
+        assert.ok(residency.isClean(fd));
+      });
+      assert.ok(!residency.isClean(-1), 'what can not be looked at is not called clean');
+    });
+
     test('exactly the pages that were read are counted and marked', () => {
       withUncached('partly read', PAGES * PAGE, (fd) => {
         const counts = noPages();

@@ -250,6 +250,16 @@ const scenarios: readonly Scenario[] = [
     parts: (t, o) => [pack(s.fuse_copy_file_range_in, { nodeid_out: t.node('own'), fh_out: handle(o).fh, len: 5 })],
   },
   {
+    name: 'COPY_FILE_RANGE of what is on the disk',
+    operation: 'COPY_FILE_RANGE',
+    node: 'shared',
+    prepare: (t) => {
+      t.m.clean = true;
+      return openedFor('own', c.O_RDWR)(t);
+    },
+    parts: (t, o) => [pack(s.fuse_copy_file_range_in, { nodeid_out: t.node('own'), fh_out: handle(o).fh, len: 5 })],
+  },
+  {
     name: 'READ',
     operation: 'READ',
     node: 'own',

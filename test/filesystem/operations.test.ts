@@ -58,6 +58,34 @@ function list(m: Mounted, size: number, plus: boolean): Dirent[] {
   return found;
 }
 
+test('a copy of little is made at once if all of it is on the disk, and on another thread otherwise', async () => {
+  for (const clean of [true, false]) {
+    const m = makeMounted();
+    m.clean = clean;
+    m.kernel.add(m.root, 'from', REGULAR, 'copied bytes');
+    const to = m.kernel.add(m.root, 'to', REGULAR);
+    m.settle();
+    const from = m.lookup('from');
+    const opened = m.open(m.lookup('to').nodeid, c.O_RDWR);
+    const request = pack(s.fuse_copy_file_range_in, {
+      nodeid_out: opened.nodeid,
+      fh_out: opened.fh,
+      off_in: 7,
+      len: 5,
+    });
+    const unique = m.send('COPY_FILE_RANGE', from.nodeid, [request]);
+    const atOnce = m.device.take();
+    assert.equal(atOnce.length, clean ? 1 : 0);
+    await new Promise(setImmediate);
+    const [reply] = [...atOnce, ...m.device.take()];
+    assert.equal(reply?.unique, unique);
+    assert.equal(s.fuse_write_out.size.get(reply.view, 0), 5);
+    assert.equal(to.data.toString(), 'bytes');
+    m.release(opened);
+    m.end();
+  }
+});
+
 test('a directory is listed whole through buffers of any size, without the store', () => {
   for (const plus of [false, true]) {
     for (const size of [200, 233, 300, 512, 4096, 65_536]) {

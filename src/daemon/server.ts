@@ -259,11 +259,10 @@ function tidy(shared: Sharing | undefined, composing: Composing | undefined, bac
   backing.tidy();
   if (shared === undefined) return;
   shared.mappings.tidy();
-  const low = shared.mappings.isSpaceLow();
-  if (low) backing.dropAll();
+  if (backing.kept > 0 && shared.mappings.isSpaceLow()) backing.dropAll();
   if (composing === undefined) return;
   composing.packs.tidy();
-  if (composing.packs.packs > 0 && low) composing.makeRoom();
+  if (composing.packs.packs > 0 && shared.mappings.isSpaceLow()) composing.makeRoom();
 }
 
 function openDevice(scratch: Parameters<typeof openFuseDevice>[0]): FuseDevice {

@@ -172,14 +172,12 @@ export class MappingStore {
   share(file: SharedFile): number | StoreRefusal | Promise<number | StoreRefusal> {
     const { reader, filesystem } = this.#o;
     const look = { filesystem, size: file.size, inode: file.inode, limit: MAX_EXTENTS } as const;
-    const hint = reader.identify(file.fd, { ...look, sync: false, stopAtUnshared: true });
-    if (hint.map === null) return hint.reason;
-    if (!hint.allShared) return 'unshared';
+    // What this misses, since it isn't flushed, the flushed map that a match or a new clone ends with doesn't.
+    const seen = reader.identify(file.fd, { ...look, sync: false, stopAtUnshared: true });
+    if (seen.map === null) return seen.reason;
+    if (!seen.allShared) return 'unshared';
     if (file.sinceModifiedMs < DIRTY_WINDOW_MS && !this.#o.isClean(file.fd)) return 'dirty';
-    const exact = reader.identify(file.fd, { ...look, sync: true });
-    if (exact.map === null) return exact.reason;
-    if (!exact.allShared) return 'unshared';
-    const found = this.#match(exact.map, file, () => reader.identify(file.fd, { ...look, sync: true }));
+    const found = this.#match(seen.map, file, () => reader.identify(file.fd, { ...look, sync: true }));
     if (found !== NONE) {
       this.matched++;
       // The file's own clean pages would be a second copy.
@@ -188,9 +186,9 @@ export class MappingStore {
     }
     const { composer } = this.#o;
     if (composer !== undefined && file.size >= composer.minBytes) {
-      if (composer.indexedBytes(exact.map, file.domain) > file.size / 2) return 'packed';
+      if (composer.indexedBytes(seen.map, file.domain) > file.size / 2) return 'packed';
     }
-    return this.#make(file, exact.map.count);
+    return this.#make(file, seen.map.count);
   }
 
   /** One more inode uses the mapping: its backing id, or a negated errno. */

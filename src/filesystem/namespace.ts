@@ -222,6 +222,10 @@ function remove(m: Mount, r: Request, flags: number): Outcome {
   const path = inRequest(m, r.name);
   const { handle } = SCRATCH;
   const named = handleAt(m, dirFd, path, 0, handle) >= 0;
+  if (named && isStore(m, handle)) {
+    m.descriptors.release(parent, dirFd);
+    return -ENOENT;
+  }
   let result = 0;
   let victim = NO_NODE;
   let held = NO_NODE;
@@ -279,6 +283,7 @@ function moveBetween(
   // The kernel takes the store's name for free, and would let an empty directory be moved over it.
   if (there && isStore(m, handle)) return -EACCES;
   const moving = handleAt(m, fromFd, oldPath, 0, secondHandle) >= 0;
+  if (moving && isStore(m, secondHandle)) return -ENOENT;
   const { repeats } = m;
   if (repeats.isRepeat(r)) {
     const arrived = repeats.named && there && repeats.led(m.scratch, handle);

@@ -64,7 +64,7 @@ export function handleAt(m: Mount, dirFd: number, path: Address, flags: number, 
 }
 
 /** Whether the scratch memory's handle is the store's directory. */
-export function isStore(m: Mount, at: number): boolean {
+function isStore(m: Mount, at: number): boolean {
   if (m.storeInode < 0) return false;
   const { view } = m.scratch;
   return handleInode(view, at) === m.storeInode && handleSubvolume(view, at) === m.storeSubvolume;

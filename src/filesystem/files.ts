@@ -311,7 +311,7 @@ export function create(m: Mount, r: Request): Outcome {
   if (result === -EEXIST && repeat && wasMade(m, dirFd, path)) {
     result = m.calls.openat(dirFd, path, (flags & KEPT_FLAGS) | OUR_FLAGS, 0);
   }
-  if (result === -EEXIST) result = nameTaken(m, dirFd, path, (flags & c.O_EXCL) !== 0);
+  if (result === -EEXIST) result = nameTaken(m, dirFd, r.name, (flags & c.O_EXCL) !== 0);
   else if (result >= 0) result = replyCreated(m, parent, result, flags);
   m.descriptors.release(parent, dirFd);
   return result;

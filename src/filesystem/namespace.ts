@@ -15,16 +15,7 @@ import {
   fuse_rename2_in,
   statx,
 } from '../fuse/wire/structs.ts';
-import {
-  handleAt,
-  identify,
-  internIdentified,
-  isHidden,
-  isStore,
-  putEntry,
-  putNegativeEntry,
-  slotOf,
-} from './attributes.ts';
+import { handleAt, identify, internIdentified, isHidden, putEntry, putNegativeEntry, slotOf } from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { ROUTE_OWN } from './opens.ts';
@@ -222,7 +213,7 @@ function remove(m: Mount, r: Request, flags: number): Outcome {
   const path = inRequest(m, r.name);
   const { handle } = SCRATCH;
   const named = handleAt(m, dirFd, path, 0, handle) >= 0;
-  if (named && isStore(m, handle)) {
+  if (named && isHidden(m, handle, nameBytes(m, r.name))) {
     m.descriptors.release(parent, dirFd);
     return -ENOENT;
   }
@@ -280,10 +271,10 @@ function moveBetween(
   const newPath = inRequest(m, r.secondName);
   const { handle, secondHandle } = SCRATCH;
   const there = handleAt(m, toFd, newPath, 0, handle) >= 0;
-  // The kernel takes the store's name for free, and would let an empty directory be moved over it.
-  if (there && isStore(m, handle)) return -EACCES;
+  // The kernel takes a hidden name for free, and would let an empty directory be moved over it.
+  if (there && isHidden(m, handle, nameBytes(m, r.secondName))) return -EACCES;
   const moving = handleAt(m, fromFd, oldPath, 0, secondHandle) >= 0;
-  if (moving && isStore(m, secondHandle)) return -ENOENT;
+  if (moving && isHidden(m, secondHandle, nameBytes(m, r.name))) return -ENOENT;
   const { repeats } = m;
   if (repeats.isRepeat(r)) {
     const arrived = repeats.named && there && repeats.led(m.scratch, handle);
@@ -315,9 +306,12 @@ export function rename2(m: Mount, r: Request): Outcome {
   return move(m, r, fuse_rename2_in.newdir.get(m.input.view, r.at), fuse_rename2_in.flags.get(m.input.view, r.at));
 }
 
-/** CREATE found the name taken: by the store, which nobody may use, or by someone since the kernel's lookup. */
-export function nameTaken(m: Mount, dirFd: number, path: Address, exclusive: boolean): number {
+/**
+ * CREATE found its name (an offset in the request) taken: by the store, which nobody may use, or by someone since the kernel's
+ * lookup.
+ */
+export function nameTaken(m: Mount, dirFd: number, name: number, exclusive: boolean): number {
   if (exclusive) return -EEXIST;
-  const found = handleAt(m, dirFd, path, 0, SCRATCH.handle);
-  return found >= 0 && isStore(m, SCRATCH.handle) ? -EACCES : -ESTALE;
+  const found = handleAt(m, dirFd, inRequest(m, name), 0, SCRATCH.handle);
+  return found >= 0 && isHidden(m, SCRATCH.handle, nameBytes(m, name)) ? -EACCES : -ESTALE;
 }

@@ -15,7 +15,16 @@ import {
   fuse_rename2_in,
   statx,
 } from '../fuse/wire/structs.ts';
-import { handleAt, identify, internIdentified, isHidden, putEntry, putNegativeEntry, slotOf } from './attributes.ts';
+import {
+  handleAt,
+  identify,
+  internIdentified,
+  isHidden,
+  putEntry,
+  putNegativeEntry,
+  slotOf,
+  statNode,
+} from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { ROUTE_OWN } from './opens.ts';
@@ -181,28 +190,38 @@ export function readlink(m: Mount, r: Request): Outcome {
 
 /**
  * A node that is about to lose a name, perhaps its last. Whoever still uses it (a working directory, an open fifo, a file
- * open on a shared mapping) must go on finding it, and its handle dies with its inode: such a node is kept open until the
- * kernel forgets it. A file open on its own route needs nothing: the kernel holds it open as a backing file.
+ * open on a shared mapping, an O_PATH descriptor) must go on finding it, and its handle dies with its inode: such a node is kept
+ * open until the kernel forgets it.
  *
- * Keeps the node that the scratch memory's handle stands for, if need be. It is opened by its handle: the name may be
- * another file's by now, if someone else renames things as well. Returns the node if that is new, and NO_NODE otherwise.
+ * Keeps the node open, if need be. It is opened by its handle: the name may be another file's by now, if someone else renames
+ * things as well. Returns the node if that is new, and NO_NODE otherwise.
  */
 function holdVictim(m: Mount, slot: number): number {
   if (slot === NO_NODE || m.descriptors.isPinned(slot)) return NO_NODE;
-  if (m.nodes.type(slot) === c.S_IFREG) {
-    const row = m.nodes.openRow(slot);
-    if (row < 0 || m.opens.route(row) === ROUTE_OWN) return NO_NODE;
-  }
   const flags = c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
   if (fd < 0) return NO_NODE;
-  m.descriptors.pin(slot, fd);
+  m.descriptors.pin(slot, fd, !isFileItself(m, slot));
   return slot;
 }
 
+/** Whether a node is a regular file that isn't open, or is backed by itself: the kernel holds it as a backing file then. */
+function isFileItself(m: Mount, slot: number): boolean {
+  if (m.nodes.type(slot) !== c.S_IFREG) return false;
+  const row = m.nodes.openRow(slot);
+  return row < 0 || m.opens.route(row) === ROUTE_OWN;
+}
+
+/** `held` is the node if it was pinned for this. One that has another name is found by its handle as before. */
 function settleVictim(m: Mount, slot: number, held: number, removed: boolean): void {
+  if (held !== NO_NODE && !(removed && hasNoName(m, held))) m.descriptors.unpin(held);
   if (removed) m.routes.referencesDropped(slot);
-  else if (held !== NO_NODE) m.descriptors.unpin(held);
+}
+
+function hasNoName(m: Mount, slot: number): boolean {
+  if (m.nodes.type(slot) === c.S_IFDIR) return true;
+  if (statNode(m, slot, c.STATX_NLINK) < 0) return true;
+  return statx.nlink.get(m.scratch.view, SCRATCH.statx) === 0;
 }
 
 function remove(m: Mount, r: Request, flags: number): Outcome {

@@ -179,78 +179,74 @@ async function allRefused(attempts: readonly Attempt[], user: User, store: strin
   }
 }
 
-for (const kind of KINDS) {
-  test(`on ${kind}, no operation reaches the store by any way to its name, whoever asks`, () =>
-    onScene(kind, async ({ kind, mnt }) => {
-      for (const user of [alice, bob, root]) {
-        const other = asUser(user);
-        const home = join(mnt, `${user.uid}`);
-        const top = await other.call('open', mnt, O_PATH);
-        const below = await other.call('open', join(mnt, 'deep/er'), O_RDONLY | O_DIRECTORY);
-        const names = [
-          join(mnt, STORE),
-          `${mnt}/deep/er/../../${STORE}`,
-          `${home}/../${STORE}`,
-          `${home}/folder/../.././${STORE}`,
-          `/proc/self/fd/${top}/${STORE}`,
-          `/proc/self/fd/${below}/../../${STORE}`,
-          `/proc/self/cwd/../../${STORE}`,
-          ...(kind === 'btrfs' ? [join(mnt, 'snapshot', STORE)] : []),
-        ];
-        await other.call('changeDirectory', join(mnt, 'deep/er'));
-        for (const store of names) await allRefused([...following, ...naming], user, store, home);
-        for (const name of [`../../${STORE}`, `./../../deep/../${STORE}`]) {
-          await allRefused([...following, ...naming], user, name, home);
-        }
-        const targets = [`../../${STORE}`, join(mnt, STORE), `/proc/self/fd/${top}/${STORE}`];
-        for (const [index, target] of targets.entries()) {
-          const link = join(mnt, 'deep/er', `${user.uid}-${index}`);
-          await other.call('symlink', target, link);
-          await allRefused(following, user, link, home);
-          await allRefused([...following, ...naming], user, `${link}/0`, home);
-        }
-        // Relative to a descriptor, which need not be open for reading.
-        for (const [dirFd, name] of [
-          [top, STORE],
-          [below, `../../${STORE}`],
-        ] as const) {
-          for (const flags of [O_RDONLY, O_PATH, O_RDWR | O_CREAT, O_RDWR | O_TMPFILE]) {
-            await assert.rejects(other.call('openAt', dirFd, name, flags), { code: /ENOENT|EACCES/ });
-          }
-        }
-        await other.call('changeDirectory', '/');
-        for (const fd of [top, below]) await other.call('close', fd);
-        const left = await other.call('entriesOf', home);
-        assert.deepEqual(left.map(({ name }) => name.toString()).sort(), ['file', 'folder', 'link']);
+async function noNameReachesTheStore({ kind, mnt }: Scene): Promise<void> {
+  for (const user of [alice, root]) {
+    const other = asUser(user);
+    const home = join(mnt, `${user.uid}`);
+    const top = await other.call('open', mnt, O_PATH);
+    const below = await other.call('open', join(mnt, 'deep/er'), O_RDONLY | O_DIRECTORY);
+    const names = [
+      join(mnt, STORE),
+      `${mnt}/deep/er/../../${STORE}`,
+      `${home}/../${STORE}`,
+      `${home}/folder/../.././${STORE}`,
+      `/proc/self/fd/${top}/${STORE}`,
+      `/proc/self/fd/${below}/../../${STORE}`,
+      `/proc/self/cwd/../../${STORE}`,
+      ...(kind === 'btrfs' ? [join(mnt, 'snapshot', STORE)] : []),
+    ];
+    await other.call('changeDirectory', join(mnt, 'deep/er'));
+    for (const store of names) await allRefused([...following, ...naming], user, store, home);
+    for (const name of [`../../${STORE}`, `./../../deep/../${STORE}`]) {
+      await allRefused([...following, ...naming], user, name, home);
+    }
+    const targets = [`../../${STORE}`, join(mnt, STORE), `/proc/self/fd/${top}/${STORE}`];
+    for (const [index, target] of targets.entries()) {
+      const link = join(mnt, 'deep/er', `${user.uid}-${index}`);
+      await other.call('symlink', target, link);
+      await allRefused(following, user, link, home);
+      await allRefused([...following, ...naming], user, `${link}/0`, home);
+    }
+    // Relative to a descriptor, which need not be open for reading.
+    for (const [dirFd, name] of [
+      [top, STORE],
+      [below, `../../${STORE}`],
+    ] as const) {
+      for (const flags of [O_RDONLY, O_PATH, O_RDWR | O_CREAT, O_RDWR | O_TMPFILE]) {
+        await assert.rejects(other.call('openAt', dirFd, name, flags), { code: /ENOENT|EACCES/ });
       }
-    }));
+    }
+    await other.call('changeDirectory', '/');
+    for (const fd of [top, below]) await other.call('close', fd);
+    const left = await other.call('entriesOf', home);
+    assert.deepEqual(left.map(({ name }) => name.toString()).sort(), ['file', 'folder', 'link']);
+  }
+}
 
-  test(`on ${kind}, no listing shows the store`, () =>
-    onScene(kind, async ({ kind, mnt, source }) => {
-      const ino = posix.stat(join(source, STORE)).ino;
-      for (const dir of [mnt, ...(kind === 'btrfs' ? [join(mnt, 'snapshot')] : [])]) {
-        const expected = readdirSync(source).filter((name) => name !== STORE && !(name === 'snapshot' && dir !== mnt));
-        for (const user of [bob, root]) {
-          const fd = await asUser(user).call('open', dir, O_RDONLY | O_DIRECTORY);
-          for (const size of [300, 65536]) {
-            await asUser(user).call('seekDirectory', fd, 0n);
-            const all = await asUser(user).call('readAllEntries', fd, size);
-            const names = all.map(({ name }) => name.toString()).filter((name) => name !== '.' && name !== '..');
-            // What a snapshot of the source has where it was taken itself is another placeholder, which is shown.
-            assert.deepEqual(names.filter((name) => name !== 'snapshot' || dir === mnt).sort(), expected.sort());
-            if (kind === 'xfs') assert.ok(all.every((entry) => entry.ino !== ino));
-            // From any position that the listing told.
-            for (const { next } of all.slice(0, -1)) {
-              await asUser(user).call('seekDirectory', fd, next);
-              const rest = await asUser(user).call('readAllEntries', fd, size);
-              assert.ok(rest.every(({ name }) => name.toString() !== STORE));
-            }
-          }
-          await asUser(user).call('close', fd);
+async function noListingShowsTheStore({ kind, mnt, source }: Scene): Promise<void> {
+  const ino = posix.stat(join(source, STORE)).ino;
+  for (const dir of [mnt, ...(kind === 'btrfs' ? [join(mnt, 'snapshot')] : [])]) {
+    const expected = readdirSync(source).filter((name) => name !== STORE && !(name === 'snapshot' && dir !== mnt));
+    for (const user of [bob, root]) {
+      const fd = await asUser(user).call('open', dir, O_RDONLY | O_DIRECTORY);
+      for (const size of [300, 65536]) {
+        await asUser(user).call('seekDirectory', fd, 0n);
+        const all = await asUser(user).call('readAllEntries', fd, size);
+        const names = all.map(({ name }) => name.toString()).filter((name) => name !== '.' && name !== '..');
+        // What a snapshot of the source has where it was taken itself is another placeholder, which is shown.
+        assert.deepEqual(names.filter((name) => name !== 'snapshot' || dir === mnt).sort(), expected.sort());
+        if (kind === 'xfs') assert.ok(all.every((entry) => entry.ino !== ino));
+        // From any position that the listing told.
+        for (const { next } of all.slice(0, -1)) {
+          await asUser(user).call('seekDirectory', fd, next);
+          const rest = await asUser(user).call('readAllEntries', fd, size);
+          assert.ok(rest.every(({ name }) => name.toString() !== STORE));
         }
       }
-      assert.ok(!execFileSync('find', [mnt], { encoding: 'utf8' }).includes(STORE));
-    }));
+      await asUser(user).call('close', fd);
+    }
+  }
+  assert.ok(!execFileSync('find', [mnt], { encoding: 'utf8' }).includes(STORE));
 }
 
 /** Handles as the kernel makes them for FUSE: fs/fuse/inode.c, fuse_encode_fh. */
@@ -267,60 +263,68 @@ function fuseHandle(nodeid: number, generation: number, parent = false): Buffer 
   return handle;
 }
 
+async function noHandleOpensTheStore({ mnt, source }: Scene): Promise<void> {
+  const inodesOf = (dir: string): Set<bigint> =>
+    new Set(
+      execFileSync('find', [dir, '-name', STORE, '-prune', '-o', '-printf', '%i\n'], { encoding: 'utf8' })
+        .trim()
+        .split('\n')
+        .map(BigInt),
+    );
+  const visible = inodesOf(mnt);
+  const known = posix.handleOf(join(mnt, 'vault'));
+  assert.equal(known.readInt32LE(4), 0x81, 'the form of the handles that are guessed here');
+  const guessed: Buffer[] = [];
+  for (const nodeid of [0, ...Array.from({ length: 60 }, (_, i) => i + 1), 2 ** 20, 2 ** 32, 2 ** 48]) {
+    for (let generation = 0; generation < 3; generation++) {
+      for (const parent of [false, true]) guessed.push(fuseHandle(nodeid, generation, parent));
+    }
+  }
+  const inside = [join(source, STORE), join(source, STORE, '0'), ...storeFiles(source)];
+  const foreign = inside.map((path) => posix.handleOf(path));
+  const cases = [known, ...guessed, ...foreign];
+  for (const user of [alice, bob]) {
+    for (const [index, handle] of cases.entries()) {
+      if (index % 16 > 0 && !foreign.includes(handle)) continue;
+      await assert.rejects(asUser(user).call('inodeByHandle', mnt, handle), { code: 'EPERM' });
+    }
+  }
+  const opened = new Set<bigint>();
+  for (const handle of [known, ...guessed]) {
+    try {
+      opened.add(await asUser(root).call('inodeByHandle', mnt, handle));
+    } catch (error) {
+      assert.ok(error instanceof Error && 'code' in error && error.code === 'ESTALE', String(error));
+    }
+  }
+  assert.ok(opened.size > 2, 'root finds again what the kernel knows');
+  for (const ino of opened) assert.ok(visible.has(ino), `inode ${ino} can be found by its name`);
+  for (const handle of foreign) {
+    await assert.rejects(asUser(root).call('inodeByHandle', mnt, handle), { code: 'ESTALE' });
+  }
+  // Nor does a handle outlive its file, or come to be another's.
+  await asUser(root).call('writeFile', join(mnt, 'short-lived'), 'x');
+  const gone = posix.handleOf(join(mnt, 'short-lived'));
+  posix.unlink(join(mnt, 'short-lived'));
+  await asUser(root).call('writeFile', join(mnt, 'another'), 'y');
+  await assert.rejects(asUser(root).call('inodeByHandle', mnt, gone), { code: 'ESTALE' });
+}
+
 for (const kind of KINDS) {
-  test(`on ${kind}, handles that are guessed, or taken on the source, open nothing of the store`, () =>
-    onScene(kind, async ({ mnt, source }) => {
-      const inodesOf = (dir: string): Set<bigint> =>
-        new Set(
-          execFileSync('find', [dir, '-name', STORE, '-prune', '-o', '-printf', '%i\n'], { encoding: 'utf8' })
-            .trim()
-            .split('\n')
-            .map(BigInt),
-        );
-      const visible = inodesOf(mnt);
-      const known = posix.handleOf(join(mnt, 'vault'));
-      assert.equal(known.readInt32LE(4), 0x81, 'the form of the handles that are guessed here');
-      const guessed: Buffer[] = [];
-      for (const nodeid of [0, ...Array.from({ length: 60 }, (_, i) => i + 1), 2 ** 20, 2 ** 32, 2 ** 48]) {
-        for (let generation = 0; generation < 3; generation++) {
-          for (const parent of [false, true]) guessed.push(fuseHandle(nodeid, generation, parent));
-        }
-      }
-      const inside = [join(source, STORE), join(source, STORE, '0'), ...storeFiles(source)];
-      const foreign = inside.map((path) => posix.handleOf(path));
-      const cases = [known, ...guessed, ...foreign];
-      for (const user of [alice, bob]) {
-        for (const [index, handle] of cases.entries()) {
-          if (index % 16 > 0 && !foreign.includes(handle)) continue;
-          await assert.rejects(asUser(user).call('inodeByHandle', mnt, handle), { code: 'EPERM' });
-        }
-      }
-      const opened = new Set<bigint>();
-      for (const handle of [known, ...guessed]) {
-        try {
-          opened.add(await asUser(root).call('inodeByHandle', mnt, handle));
-        } catch (error) {
-          assert.ok(error instanceof Error && 'code' in error && error.code === 'ESTALE', String(error));
-        }
-      }
-      assert.ok(opened.size > 2, 'root finds again what the kernel knows');
-      for (const ino of opened) assert.ok(visible.has(ino), `inode ${ino} can be found by its name`);
-      for (const handle of foreign) {
-        await assert.rejects(asUser(root).call('inodeByHandle', mnt, handle), { code: 'ESTALE' });
-      }
-      // Nor does a handle outlive its file, or come to be another's.
-      await asUser(root).call('writeFile', join(mnt, 'short-lived'), 'x');
-      const gone = posix.handleOf(join(mnt, 'short-lived'));
-      posix.unlink(join(mnt, 'short-lived'));
-      await asUser(root).call('writeFile', join(mnt, 'another'), 'y');
-      await assert.rejects(asUser(root).call('inodeByHandle', mnt, gone), { code: 'ESTALE' });
+  test(`on ${kind}, the store is out of reach, whoever asks`, (t) =>
+    onScene(kind, async (scene) => {
+      await t.test('no operation reaches it by any way to its name', () => noNameReachesTheStore(scene));
+      await t.test('no listing shows it', () => noListingShowsTheStore(scene));
+      await t.test('handles that are guessed, or taken on the source, open nothing of it', () =>
+        noHandleOpensTheStore(scene),
+      );
     }));
 }
 
 /** How often the three take all their steps: about as long as one another. */
-const MOVES = 400;
-const RELINKS = 130;
-const WALKS = 14;
+const MOVES = 200;
+const RELINKS = 70;
+const WALKS = 8;
 
 /** Moves folders about, so that what `..` means changes all the time. */
 function moving(arena: string): Step[] {

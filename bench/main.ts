@@ -16,6 +16,7 @@ import { partsOfARead } from './parts.ts';
 import { openPlace, type Place, places } from './places.ts';
 import { fillSource, normal, questions, short } from './questions.ts';
 import { type Report, reportText } from './report.ts';
+import { residencyByTime, residencyText } from './residency.ts';
 import { reportsOfSnapshots } from './snapshots.ts';
 
 const IMAGE_BYTES = 16 * 1024 ** 3;
@@ -25,12 +26,16 @@ const NORMAL_TREES = [5000, 10_000, 20_000] as const;
 const SHORT_NODES = 5000;
 const NORMAL_NODES = 100_000;
 const FULL_NODES = 1_000_000;
+/** Of each kind, about half of them with a read by the other. */
+const RESIDENCY_TRIALS = 240;
+const SHORT_RESIDENCY_TRIALS = 10;
 
 interface Flags {
   readonly fs: FilesystemName;
   readonly short?: true;
   readonly full?: true;
   readonly spread?: true;
+  readonly residency?: true;
   readonly json?: string;
 }
 
@@ -113,6 +118,12 @@ async function bench(flags: Flags): Promise<void> {
   const stage = await makeStage(flags.fs, IMAGE_BYTES, programPath, 'sharedext-bench-');
   let report: Report;
   try {
+    if (flags.residency === true) {
+      const trials = flags.short === true ? SHORT_RESIDENCY_TRIALS : RESIDENCY_TRIALS;
+      const rows = await residencyByTime(stage, trials, controller.signal);
+      console.log(`${flags.fs}, Linux ${release()}, ${trials} trials for each row\n\n${residencyText(rows)}`);
+      return;
+    }
     report = await measured(stage, flags, controller.signal);
   } finally {
     await stage.dispose();
@@ -130,6 +141,7 @@ const program = new Command('bench')
   .option('--short', 'small sizes, to see that it runs; docs/benchmarks.md stays as it is')
   .option('--full', 'walk a million nodes, not a hundred thousand')
   .option('--spread', 'leave it to the kernel which processor what runs on')
+  .option('--residency', 'only what one domain can find out by time about what another has read: docs/security.md')
   .option('--json <file>', 'write the numbers to a file, too')
   .action(bench);
 

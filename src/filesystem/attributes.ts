@@ -18,6 +18,7 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { STORE_NAME } from '../mappings/place.ts';
+import { type Caller, isInGroup } from './callers.ts';
 import {
   F_HANDLE_BYTES,
   foldInode,
@@ -64,7 +65,7 @@ export function handleAt(m: Mount, dirFd: number, path: Address, flags: number, 
 }
 
 /** Whether the scratch memory's handle is the store's directory. */
-export function isStore(m: Mount, at: number): boolean {
+function isStore(m: Mount, at: number): boolean {
   if (m.storeInode < 0) return false;
   const { view } = m.scratch;
   return handleInode(view, at) === m.storeInode && handleSubvolume(view, at) === m.storeSubvolume;
@@ -266,14 +267,20 @@ function putTime(m: Mount, at: number, seconds: number, nanoseconds: number): vo
   setU64(m.scratch.view, at + 8, nanoseconds);
 }
 
-/** Clears set-user-id, and set-group-id where it means that, as the kernel does for a writer without CAP_FSETID. */
-export function clearSetIds(m: Mount, fd: number): number {
+/**
+ * Clears set-user-id and set-group-id, as the kernel does for a writer without CAP_FSETID: set-group-id of a file that its group
+ * may not run stays if the writer belongs to that group.
+ */
+export function clearSetIds(m: Mount, caller: Caller, fd: number): number {
   const read = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   if (read < 0) return read;
   const mode = statx.mode.get(m.scratch.view, SCRATCH.statx);
   if ((mode & c.S_IFMT) !== c.S_IFREG) return 0;
   let cleared = mode & ~c.S_ISUID;
-  if ((mode & c.S_IXGRP) !== 0) cleared &= ~c.S_ISGID;
+  if ((mode & c.S_ISGID) !== 0) {
+    const stays = (mode & c.S_IXGRP) === 0 && isInGroup(m, caller, statx.gid.get(m.scratch.view, SCRATCH.statx));
+    if (!stays) cleared &= ~c.S_ISGID;
+  }
   if (cleared === mode) return 0;
   return m.calls.fchmodat2(fd, m.scratch.address + SCRATCH.empty, cleared & 0o7777, c.AT_EMPTY_PATH);
 }
@@ -300,7 +307,9 @@ export function setattr(m: Mount, r: Request): Outcome {
   let result = changeOwnerModeTimes(m, fd, at, valid);
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
-  if (result >= 0 && dropsPrivileges(valid)) result = clearSetIds(m, fd);
+  // Of a change of nothing the kernel doesn't say whether the caller has CAP_FSETID.
+  const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && r.uid !== 0);
+  if (result >= 0 && clears) result = clearSetIds(m, r, fd);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   m.descriptors.release(slot, fd);
   if (result < 0) return result;
@@ -315,12 +324,13 @@ const TIMES = fuse.FATTR_ATIME | fuse.FATTR_MTIME;
 const CHANGES = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | TIMES;
 
 /**
- * Whether set-user-id and set-group-id must go. A truncation and a change of owner say so by a flag. A write that goes by
- * passthrough has no request that could carry one: before it, the kernel asks for a change of nothing (measured on Linux
- * 6.18: file_remove_privs comes to fuse_setattr, which leaves the bits to a server that took FUSE_HANDLE_KILLPRIV_V2).
+ * Whether nothing is to be changed but what any change of owner changes: set-user-id and set-group-id go, and ctime moves. It comes
+ * for a chown that leaves both ids, and before a write that goes by passthrough, which has no request that could carry a flag to
+ * clear the bits (measured on Linux 6.18: file_remove_privs comes to fuse_setattr, which leaves the bits to a server that took
+ * FUSE_HANDLE_KILLPRIV_V2). The write moves ctime anyway.
  */
-function dropsPrivileges(valid: number): boolean {
-  return (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (valid & CHANGES) === 0;
+function changesNothing(valid: number): boolean {
+  return (valid & CHANGES) === 0;
 }
 
 const NO_ID = 0xffff_ffff;
@@ -329,7 +339,7 @@ const NO_ID = 0xffff_ffff;
 function changeOwnerModeTimes(m: Mount, fd: number, at: number, valid: number): number {
   const input = m.input.view;
   const empty = m.scratch.address + SCRATCH.empty;
-  if ((valid & (fuse.FATTR_UID | fuse.FATTR_GID)) !== 0) {
+  if ((valid & (fuse.FATTR_UID | fuse.FATTR_GID)) !== 0 || changesNothing(valid)) {
     const uid = (valid & fuse.FATTR_UID) !== 0 ? fuse_setattr_in.uid.get(input, at) : NO_ID;
     const gid = (valid & fuse.FATTR_GID) !== 0 ? fuse_setattr_in.gid.get(input, at) : NO_ID;
     const result = m.calls.fchownat(fd, empty, uid, gid, c.AT_EMPTY_PATH);

@@ -1,10 +1,10 @@
 /**
  * O_PATH descriptors of nodes. A node is opened by its handle for one operation and closed again; two kinds stay open:
  * directories that were used lately (a direct-mapped cache, since every LOOKUP and CREATE needs its parent's), and nodes
- * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked special files, unlinked
- * files that are open on a shared mapping, detached nodes, and btrfs placeholders, which can't be opened by handle at all.
- * The latter are pinned until the kernel forgets them; a copy of each is
- * held elsewhere, so that they outlive this process.
+ * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked files, detached nodes, and btrfs
+ * placeholders, which can't be opened by handle at all. The latter are pinned until the kernel forgets them; a copy of each is
+ * held elsewhere, so that they outlive this process, but for unlinked regular files that aren't open on a shared mapping: as a
+ * rule the kernel forgets those at once, unless an O_PATH descriptor keeps them.
  */
 
 import { EMFILE } from '../base/errno.ts';
@@ -30,6 +30,8 @@ export class NodeDescriptors {
   readonly #cachedSlots = new Int32Array(CACHED_DIRECTORIES).fill(-1);
   readonly #cachedFds = new Int32Array(CACHED_DIRECTORIES).fill(-1);
   readonly #pinned = new Map<number, number>();
+  /** Those of the pinned nodes that a later server gets, too. */
+  readonly #kept = new Set<number>();
   /** The directory acquired last, and the descriptor evicted last: an operation uses two directories at the most. */
   #latest = -1;
   #evicted = -1;
@@ -80,13 +82,18 @@ export class NodeDescriptors {
     return this.#pinned.has(slot);
   }
 
-  /** Keeps the node alive, by a descriptor that it takes over, until it is forgotten. */
-  pin(slot: number, fd: number): void {
+  /**
+   * Keeps the node alive, by a descriptor that it takes over, until it is forgotten. Unless it shall outlive this process, no
+   * copy is held elsewhere, which costs more than all the rest.
+   */
+  pin(slot: number, fd: number, outlives = true): void {
     if (this.#pinned.has(slot)) {
       this.#calls.close(fd);
       return;
     }
     this.#pinned.set(slot, fd);
+    if (!outlives) return;
+    this.#kept.add(slot);
     this.#holder.keep(`${PIN}${slot}`, fd);
   }
 
@@ -95,7 +102,7 @@ export class NodeDescriptors {
     if (pinned === undefined) return;
     this.#pinned.delete(slot);
     this.#calls.close(pinned);
-    this.#holder.drop(`${PIN}${slot}`);
+    if (this.#kept.delete(slot)) this.#holder.drop(`${PIN}${slot}`);
   }
 
   /** Takes over what an earlier server pinned, if the name is that of a pin; what it is of no use to is closed. */
@@ -104,6 +111,7 @@ export class NodeDescriptors {
     const slot = Number(name.slice(PIN.length));
     if (this.#nodes.has(slot)) {
       this.#pinned.set(slot, fd);
+      this.#kept.add(slot);
       return;
     }
     this.#calls.close(fd);
@@ -124,6 +132,7 @@ export class NodeDescriptors {
     this.#evicted = -1;
     for (const fd of this.#pinned.values()) this.#calls.close(fd);
     this.#pinned.clear();
+    this.#kept.clear();
   }
 
   #open(slot: number): number {

@@ -13,6 +13,7 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { clearSetIds, identify, internIdentified, putEntry, slotOf, statDescriptor } from './attributes.ts';
+import type { Caller } from './callers.ts';
 import { NO_DOMAIN } from './domains.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { asCaller, forgetLookups, nameTaken, wasMade } from './namespace.ts';
@@ -56,23 +57,26 @@ export function open(m: Mount, r: Request): Outcome {
   if (slot === NO_NODE) return -ESTALE;
   const flags = fuse_open_in.flags.get(m.input.view, r.at);
   const clear = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
-  return m.routes.pending(slot) === undefined ? openNow(m, slot, flags, clear, true) : openAfter(m, slot, flags, clear);
+  // The open may have to wait, and the request is used again.
+  const clearFor = clear ? { gid: r.gid, pid: r.pid } : undefined;
+  if (m.routes.pending(slot) === undefined) return openNow(m, slot, flags, clearFor, true);
+  return openAfter(m, slot, flags, clearFor);
 }
 
 /** Another open of this node is waiting for a clone: what it decides is this open's route too. */
-async function openAfter(m: Mount, slot: number, flags: number, clear: boolean): Promise<Finish> {
+async function openAfter(m: Mount, slot: number, flags: number, clearFor: Caller | undefined): Promise<Finish> {
   for (let other = m.routes.pending(slot); other !== undefined; other = m.routes.pending(slot)) await other;
   return () => {
     // Whoever opened it first decided; where that open failed, this one doesn't wait for another decision.
-    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clear, false) : -ESTALE;
+    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clearFor, false) : -ESTALE;
     return typeof outcome === 'number' ? outcome : -ESTALE;
   };
 }
 
-function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
+function openNow(m: Mount, slot: number, flags: number, clearFor: Caller | undefined, mayWait: boolean): Outcome {
   const writing = accessOf(flags) !== 'reads';
   if (m.nodes.isDetached(slot)) return m.routes.elsewhere(slot, writing);
-  if (writing) return openForWriting(m, slot, flags, clear, mayWait);
+  if (writing) return openForWriting(m, slot, flags, clearFor, mayWait);
   const row = m.nodes.openRow(slot);
   const address = m.nodes.handleAddress(slot);
   if (row >= 0) {
@@ -110,7 +114,13 @@ function openKept(m: Mount, slot: number, backingId: number): number {
   return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, backingId);
 }
 
-function openForWriting(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
+function openForWriting(
+  m: Mount,
+  slot: number,
+  flags: number,
+  clearFor: Caller | undefined,
+  mayWait: boolean,
+): Outcome {
   if (!m.routes.mayWrite(slot)) return -ESTALE;
   const row = m.nodes.openRow(slot);
   const composed = row < 0 ? undefined : m.composing?.of(row);
@@ -121,7 +131,7 @@ function openForWriting(m: Mount, slot: number, flags: number, clear: boolean, m
   const fd = m.calls.openByHandleAt(m.mountFd, address, kept | OUR_FLAGS);
   if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changed(composed);
   if (fd < 0) return fd;
-  const cleared = clear ? clearSetIds(m, fd) : 0;
+  const cleared = clearFor === undefined ? 0 : clearSetIds(m, clearFor, fd);
   if (cleared < 0) {
     m.calls.close(fd);
     return cleared;
@@ -335,7 +345,7 @@ export function create(m: Mount, r: Request): Outcome {
   if (result === -EEXIST && repeat && wasMade(m, dirFd, path)) {
     result = m.calls.openat(dirFd, path, (flags & KEPT_FLAGS) | OUR_FLAGS, 0);
   }
-  if (result === -EEXIST) result = nameTaken(m, dirFd, path, (flags & c.O_EXCL) !== 0);
+  if (result === -EEXIST) result = nameTaken(m, dirFd, r.name, (flags & c.O_EXCL) !== 0);
   else if (result >= 0) result = replyCreated(m, parent, result, flags);
   m.descriptors.release(parent, dirFd);
   return result;

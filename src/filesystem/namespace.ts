@@ -20,10 +20,10 @@ import {
   identify,
   internIdentified,
   isHidden,
-  isStore,
   putEntry,
   putNegativeEntry,
   slotOf,
+  statNode,
 } from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
@@ -198,32 +198,34 @@ export function readlink(m: Mount, r: Request): Outcome {
 
 /**
  * A node that is about to lose a name, perhaps its last. Whoever still uses it (a working directory, an open fifo, a file
- * open on a shared mapping) must go on finding it, and its handle dies with its inode: such a node is kept open until the
- * kernel forgets it. A file open on its own route needs nothing: the kernel holds it open as a backing file.
+ * open on a shared mapping, an O_PATH descriptor) must go on finding it, and its handle dies with its inode: such a node is kept
+ * open until the kernel forgets it.
  *
- * Keeps the node that the scratch memory's handle stands for, if need be. It is opened by its handle: the name may be
- * another file's by now, if someone else renames things as well. Returns the node if that is new, and NO_NODE otherwise.
+ * Keeps the node open, if need be. It is opened by its handle: the name may be another file's by now, if someone else renames
+ * things as well. Returns the node if that is new, and NO_NODE otherwise.
  */
 function holdVictim(m: Mount, slot: number): number {
   if (slot === NO_NODE || m.descriptors.isPinned(slot)) return NO_NODE;
-  if (m.nodes.type(slot) === c.S_IFREG) {
-    const row = m.nodes.openRow(slot);
-    if (row < 0 || m.opens.route(row) === ROUTE_OWN) return NO_NODE;
-  }
   const flags = c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
   if (fd < 0) return NO_NODE;
-  m.descriptors.pin(slot, fd);
+  m.descriptors.pin(slot, fd, !isFileItself(m, slot));
   return slot;
 }
 
+/** Whether a node is a regular file that isn't open, or is backed by itself: the kernel holds it as a backing file then. */
+function isFileItself(m: Mount, slot: number): boolean {
+  if (m.nodes.type(slot) !== c.S_IFREG) return false;
+  const row = m.nodes.openRow(slot);
+  return row < 0 || m.opens.route(row) === ROUTE_OWN;
+}
+
+/** `held` is the node if it was pinned for this. One that has another name is found by its handle as before. */
 function settleVictim(m: Mount, slot: number, held: number, removed: boolean): void {
-  if (removed) {
-    m.routes.referencesDropped(slot);
-    if (slot !== NO_NODE) dontKeep(m, slot);
-  } else if (held !== NO_NODE) {
-    m.descriptors.unpin(held);
-  }
+  if (held !== NO_NODE && !(removed && hasNoName(m, held))) m.descriptors.unpin(held);
+  if (!removed) return;
+  m.routes.referencesDropped(slot);
+  if (slot !== NO_NODE) dontKeep(m, slot);
 }
 
 /** The file may have lost its last name: its room on the disk is free when its last user has closed it, and not later. */
@@ -231,6 +233,12 @@ function dontKeep(m: Mount, slot: number): void {
   m.backing.drop(slot, m.nodes.generation(slot));
   const row = m.nodes.openRow(slot);
   if (row >= 0) m.opens.setKeeps(row, false);
+}
+
+function hasNoName(m: Mount, slot: number): boolean {
+  if (m.nodes.type(slot) === c.S_IFDIR) return true;
+  if (statNode(m, slot, c.STATX_NLINK) < 0) return true;
+  return statx.nlink.get(m.scratch.view, SCRATCH.statx) === 0;
 }
 
 function remove(m: Mount, r: Request, flags: number): Outcome {
@@ -241,6 +249,10 @@ function remove(m: Mount, r: Request, flags: number): Outcome {
   const path = inRequest(m, r.name);
   const { handle } = SCRATCH;
   const named = handleAt(m, dirFd, path, 0, handle) >= 0;
+  if (named && isHidden(m, handle, nameBytes(m, r.name))) {
+    m.descriptors.release(parent, dirFd);
+    return -ENOENT;
+  }
   let result = 0;
   let victim = NO_NODE;
   let held = NO_NODE;
@@ -295,9 +307,10 @@ function moveBetween(
   const newPath = inRequest(m, r.secondName);
   const { handle, secondHandle } = SCRATCH;
   const there = handleAt(m, toFd, newPath, 0, handle) >= 0;
-  // The kernel takes the store's name for free, and would let an empty directory be moved over it.
-  if (there && isStore(m, handle)) return -EACCES;
+  // The kernel takes a hidden name for free, and would let an empty directory be moved over it.
+  if (there && isHidden(m, handle, nameBytes(m, r.secondName))) return -EACCES;
   const moving = handleAt(m, fromFd, oldPath, 0, secondHandle) >= 0;
+  if (moving && isHidden(m, secondHandle, nameBytes(m, r.name))) return -ENOENT;
   const { repeats } = m;
   if (repeats.isRepeat(r)) {
     const arrived = repeats.named && there && repeats.led(m.scratch, handle);
@@ -329,9 +342,12 @@ export function rename2(m: Mount, r: Request): Outcome {
   return move(m, r, fuse_rename2_in.newdir.get(m.input.view, r.at), fuse_rename2_in.flags.get(m.input.view, r.at));
 }
 
-/** CREATE found the name taken: by the store, which nobody may use, or by someone since the kernel's lookup. */
-export function nameTaken(m: Mount, dirFd: number, path: Address, exclusive: boolean): number {
+/**
+ * CREATE found its name (an offset in the request) taken: by the store, which nobody may use, or by someone since the kernel's
+ * lookup.
+ */
+export function nameTaken(m: Mount, dirFd: number, name: number, exclusive: boolean): number {
   if (exclusive) return -EEXIST;
-  const found = handleAt(m, dirFd, path, 0, SCRATCH.handle);
-  return found >= 0 && isStore(m, SCRATCH.handle) ? -EACCES : -ESTALE;
+  const found = handleAt(m, dirFd, inRequest(m, name), 0, SCRATCH.handle);
+  return found >= 0 && isHidden(m, SCRATCH.handle, nameBytes(m, name)) ? -EACCES : -ESTALE;
 }

@@ -5,8 +5,10 @@ import type { Subject } from './case.ts';
 import { content } from './content.ts';
 import { copying } from './copying.ts';
 import { directories } from './directories.ts';
+import { errors } from './errors.ts';
 import { flags } from './flags.ts';
 import { handles } from './handles.ts';
+import { limits } from './limits.ts';
 import { links } from './links.ts';
 import { locks } from './locks.ts';
 import { mappings } from './mappings.ts';
@@ -14,11 +16,14 @@ import { modes } from './modes.ts';
 import { names } from './names.ts';
 import { nodes } from './nodes.ts';
 import { opening } from './opening.ts';
+import { orphans } from './orphans.ts';
 import { permissions } from './permissions.ts';
+import { privileges } from './privileges.ts';
 import { programs } from './programs.ts';
 import { races } from './races.ts';
 import { renames } from './renames.ts';
 import { sparse } from './sparse.ts';
+import { stamps } from './stamps.ts';
 import { times } from './times.ts';
 import { tools } from './tools.ts';
 import { unnamed } from './unnamed.ts';
@@ -46,5 +51,10 @@ export const subjects: readonly Subject[] = [
   programs,
   flags,
   races,
+  errors,
+  limits,
+  stamps,
+  privileges,
+  orphans,
   tools,
 ];

@@ -164,6 +164,43 @@ test('the store is nowhere to be found and nothing can take its place', () => {
   }
 });
 
+test('the store is neither moved nor removed, not even by a kernel that asks for it', () => {
+  const m = makeMounted();
+  m.kernel.add(m.root, 'file', REGULAR, 'x');
+  const rename = (to: string, flags: number): number =>
+    m.call('RENAME2', 1, pack(s.fuse_rename2_in, { newdir: 1, flags }), names('.sharedext', to)).error;
+  assert.deepEqual([rename('new', 0), rename('new', 1), rename('file', 2)], [-ENOENT, -ENOENT, -ENOENT]);
+  assert.equal(m.call('RMDIR', 1, names('.sharedext')).error, -ENOENT);
+  assert.equal(m.call('UNLINK', 1, names('.sharedext')).error, -ENOENT);
+  assert.equal(m.root.entries.get('.sharedext'), m.store);
+  assert.deepEqual([...m.root.entries.keys()], ['.sharedext', 'file']);
+  m.end();
+});
+
+test('a name that is no single component of a path reaches no system call, in any operation', async () => {
+  const m = makeMounted();
+  const calls = m.kernel.log.length;
+  for (const name of Object.keys(operations)) {
+    if (!isOperation(name)) continue;
+    const row = operations[name];
+    for (let wrong = 0; wrong < row.components; wrong++) {
+      for (const text of ['', '.', '..', '/', 'a/b', '../a', '.sharedext/0', 'a/', '..\0', '/etc/passwd']) {
+        const given = ['a', 'b'].slice(0, row.names);
+        given[wrong] = text;
+        const reply = await m.later(name, 1, new Uint8Array(row.argumentBytes), names(...given));
+        assert.equal(reply.error, -EINVAL, `${name} of ${JSON.stringify(given)}`);
+      }
+    }
+  }
+  assert.equal(m.kernel.log.length, calls);
+  // What has dots and is none of the two is a name like any other.
+  for (const name of ['...', '.a', '..a', 'a..', 'x'.repeat(255)]) {
+    m.kernel.add(m.root, name, REGULAR);
+    assert.notEqual(m.lookup(name).nodeid, 0);
+  }
+  m.end();
+});
+
 test('things are made with the ids and the umask of who asks, and both ids are reset', () => {
   const m = makeMounted();
   const as = (operation: OperationName, ...parts: readonly Uint8Array[]): Reply => {

@@ -188,6 +188,25 @@ test('an unlinked file that is open on a shared mapping keeps its attributes unt
   m.end();
 });
 
+test('an unlinked file that nobody has open is there until it is forgotten, and is pinned only if it has no other name', () => {
+  const m = makeMounted();
+  const inode = m.kernel.add(m.root, 'own', REGULAR, 'text');
+  m.kernel.add(m.root, 'replacing', REGULAR, 'other');
+  const { nodeid } = m.lookup('own');
+  assert.equal(m.call('LINK', 1, pack(s.fuse_link_in, { oldnodeid: nodeid }), names('second')).error, 0);
+  assert.equal(m.call('UNLINK', 1, names('own')).error, 0);
+  assert.equal(m.mount.descriptors.pinnedCount, 0);
+  assert.equal(m.call('RENAME', 1, pack(s.fuse_rename_in, { newdir: 1 }), names('replacing', 'second')).error, 0);
+  assert.equal(m.mount.descriptors.pinnedCount, 1);
+  assert.deepEqual([...m.held.keys()], [], 'a later server does without');
+  assert.equal(m.call('GETATTR', nodeid, pack(s.fuse_getattr_in)).error, 0);
+  m.forget(nodeid, m.lookups.get(nodeid) ?? 0);
+  m.forget(nodeid, 1);
+  assert.equal(m.mount.descriptors.pinnedCount, 0);
+  assert.equal(m.kernel.inodes.has(inode.ino), false);
+  m.end();
+});
+
 test('readers of a detached node keep their attributes when its file is unlinked or replaced', () => {
   for (const way of ['UNLINK', 'RENAME'] as const) {
     const m = makeMounted();

@@ -64,7 +64,67 @@ export function descriptorsBelow(folder: string): number[] {
   return found;
 }
 
-export const operations = { ...posix, exec, readFile, writeFile, access, changeDirectory, descriptorsBelow };
+/** Opens and closes again. */
+export function touch(name: Name, flags: number): void {
+  posix.close(posix.open(name, flags));
+}
+
+/** Opens by a handle and closes again; returns the inode's number. */
+export function inodeByHandle(dir: Name, handle: Uint8Array): bigint {
+  const mountFd = posix.open(dir, posix.O_RDONLY | posix.O_DIRECTORY);
+  try {
+    const fd = posix.openHandle(mountFd, handle, posix.O_PATH);
+    const { ino } = posix.fstat(fd);
+    posix.close(fd);
+    return ino;
+  } finally {
+    posix.close(mountFd);
+  }
+}
+
+/** An operation with its arguments. */
+export type Step = readonly [name: string, ...args: readonly unknown[]];
+
+/** What a text begins with: enough to know whose it is. */
+const SHOWN_BYTES = 20;
+
+/**
+ * Takes the same steps again and again, however each ends. Returns how often each ended how: by name and result, which is `ok`,
+ * an errno, or the beginning of what was read.
+ */
+export function repeat(rounds: number, steps: readonly Step[]): Readonly<Record<string, number>> {
+  const table = new Map<string, unknown>(Object.entries(operations));
+  const ends = new Map<string, number>();
+  for (let round = 0; round < rounds; round++) {
+    for (const [name, ...args] of steps) {
+      const operation = table.get(name);
+      if (typeof operation !== 'function') throw new Error(`There is no operation ${name}`);
+      let end: string;
+      try {
+        const result: unknown = Reflect.apply(operation, undefined, args);
+        end = Buffer.isBuffer(result) ? result.toString('latin1', 0, SHOWN_BYTES) : 'ok';
+      } catch (error) {
+        end = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+      }
+      const key = `${name} ${end}`;
+      ends.set(key, (ends.get(key) ?? 0) + 1);
+    }
+  }
+  return Object.fromEntries(ends);
+}
+
+export const operations = {
+  ...posix,
+  exec,
+  readFile,
+  writeFile,
+  access,
+  changeDirectory,
+  descriptorsBelow,
+  touch,
+  inodeByHandle,
+  repeat,
+};
 
 type Operations = typeof operations;
 

@@ -11,6 +11,7 @@ import * as libc from '../../src/sys/libc.ts';
 import { check, DATA_SLOT_SIZE, dataAddress, dataOf, dataWith, type Name, nameAddress } from './scratch.ts';
 
 export {
+  AT_EMPTY_PATH,
   AT_FDCWD,
   AT_REMOVEDIR,
   AT_SYMLINK_NOFOLLOW,
@@ -36,6 +37,7 @@ export * from './posix-extents.ts';
 export * from './posix-handles.ts';
 export * from './posix-locks.ts';
 export * from './posix-mapping.ts';
+export * from './posix-nowhere.ts';
 export * from './posix-stat.ts';
 export * from './posix-xattr.ts';
 
@@ -148,6 +150,12 @@ export function linkDescriptor(fd: number, newName: Name): void {
   link(`/proc/self/fd/${fd}`, newName, constants.AT_SYMLINK_FOLLOW);
 }
 
+/** Names what a descriptor stands for, without a way through /proc: AT_EMPTY_PATH. */
+export function linkEmptyPath(fd: number, newName: Name): void {
+  const from = nameAddress('', 0);
+  check(libc.linkat(fd, from, constants.AT_FDCWD, nameAddress(newName, 1), constants.AT_EMPTY_PATH), 'link', newName);
+}
+
 export function symlink(target: Name, name: Name): void {
   check(libc.symlinkat(nameAddress(target, 0), constants.AT_FDCWD, nameAddress(name, 1)), 'symlink', name);
 }
@@ -155,6 +163,11 @@ export function symlink(target: Name, name: Name): void {
 export function readlink(name: Name): Buffer {
   const length = libc.readlinkat(constants.AT_FDCWD, nameAddress(name), dataAddress, DATA_SLOT_SIZE);
   return dataOf(check(length, 'readlink', name));
+}
+
+/** The target of a link that a descriptor stands for (O_PATH with O_NOFOLLOW). `size` limits the buffer that is offered. */
+export function readlinkOfDescriptor(fd: number, size: number = DATA_SLOT_SIZE): Buffer {
+  return dataOf(check(libc.readlinkat(fd, nameAddress(''), dataAddress, size), 'readlink', fd));
 }
 
 export function rename(oldName: Name, newName: Name, flags = 0): void {

@@ -12,7 +12,7 @@
 import { EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, errnoText } from '../../base/errno.ts';
 import type { Memory } from '../../base/memory.ts';
 import { FUSE_UNIQUE_RESEND_HIGH } from '../wire/constants.ts';
-import { LARGEST_OPCODE, type OperationName, operationOf, operations } from '../wire/operations.ts';
+import { LARGEST_OPCODE, type Operation, type OperationName, operationOf, operations } from '../wire/operations.ts';
 import { fuse_in_header, fuse_out_header } from '../wire/structs.ts';
 import { agreement, type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
 import { resendRequests } from './notify.ts';
@@ -228,7 +228,7 @@ export class Session {
     request.again = uniqueHigh >= FUSE_UNIQUE_RESEND_HIGH;
     request.at = fuse_in_header.structBytes;
     request.end = length;
-    if (!this.#shape(request, row.argumentBytes, row.names)) {
+    if (!this.#shape(request, row)) {
       if (row.replies) this.#finish(operation, uniqueLow, uniqueHigh, -EINVAL);
       return;
     }
@@ -289,20 +289,16 @@ export class Session {
   }
 
   /** Whether the request holds what the table says; sets the offsets of its names and data. */
-  #shape(request: Request, argumentBytes: number, names: 0 | 1 | 2): boolean {
+  #shape(request: Request, row: Operation): boolean {
     const { bytes } = this.#options.input;
-    let at = request.at + argumentBytes;
+    let at = request.at + row.argumentBytes;
     if (at > request.end) return false;
-    if (names >= 1) {
-      request.name = at;
+    for (let i = 0; i < row.names; i++) {
+      if (i === 0) request.name = at;
+      else request.secondName = at;
       const end = bytes.indexOf(0, at);
       if (end < 0 || end >= request.end) return false;
-      at = end + 1;
-    }
-    if (names === 2) {
-      request.secondName = at;
-      const end = bytes.indexOf(0, at);
-      if (end < 0 || end >= request.end) return false;
+      if (i < row.components && !isComponent(bytes, at, end)) return false;
       at = end + 1;
     }
     request.data = at;
@@ -372,4 +368,20 @@ export function settleInterrupted(device: Device, output: Memory, progress: Prog
   device.write(output, progress.replying);
   progress.journal.commit();
   progress.replying = 0;
+}
+
+const SLASH = 47;
+const DOT = 46;
+
+/**
+ * Whether a name is one component of a path. The kernel sends no other, since it isn't offered FUSE_EXPORT_SUPPORT: with that
+ * it would look up `.` and `..` of any node. They are refused all the same: `..` of the root is outside of the source.
+ */
+function isComponent(bytes: Uint8Array, start: number, end: number): boolean {
+  let dots = true;
+  for (let at = start; at < end; at++) {
+    if (bytes[at] === SLASH) return false;
+    if (bytes[at] !== DOT) dots = false;
+  }
+  return end > start && !(dots && end - start <= 2);
 }

@@ -266,14 +266,19 @@ function putTime(m: Mount, at: number, seconds: number, nanoseconds: number): vo
   setU64(m.scratch.view, at + 8, nanoseconds);
 }
 
-/** Clears set-user-id, and set-group-id where it means that, as the kernel does for a writer without CAP_FSETID. */
-export function clearSetIds(m: Mount, fd: number): number {
+/**
+ * Clears set-user-id and set-group-id, as the kernel does for a writer without CAP_FSETID. Where the group may not execute
+ * the file, set-group-id isn't a privilege, and a member of the group leaves it. Of the groups of the caller a request has
+ * the first only: for a member by another one the bit goes, too.
+ */
+export function clearSetIds(m: Mount, fd: number, gid: number): number {
   const read = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   if (read < 0) return read;
   const mode = statx.mode.get(m.scratch.view, SCRATCH.statx);
   if ((mode & c.S_IFMT) !== c.S_IFREG) return 0;
   let cleared = mode & ~c.S_ISUID;
-  if ((mode & c.S_IXGRP) !== 0) cleared &= ~c.S_ISGID;
+  const member = statx.gid.get(m.scratch.view, SCRATCH.statx) === gid;
+  if ((mode & c.S_IXGRP) !== 0 || !member) cleared &= ~c.S_ISGID;
   if (cleared === mode) return 0;
   return m.calls.fchmodat2(fd, m.scratch.address + SCRATCH.empty, cleared & 0o7777, c.AT_EMPTY_PATH);
 }
@@ -300,7 +305,7 @@ export function setattr(m: Mount, r: Request): Outcome {
   let result = changeOwnerModeTimes(m, fd, at, valid);
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
-  if (result >= 0 && dropsPrivileges(valid)) result = clearSetIds(m, fd);
+  if (result >= 0 && dropsPrivileges(valid)) result = clearSetIds(m, fd, r.gid);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   m.descriptors.release(slot, fd);
   if (result < 0) return result;
@@ -354,9 +359,19 @@ function truncate(m: Mount, slot: number, at: number, valid: number): number {
   const flags = c.O_WRONLY | c.O_NONBLOCK | c.O_CLOEXEC;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
   if (fd < 0) return fd;
-  const result = m.calls.ftruncate(fd, size);
+  const result = (valid & fuse.FATTR_FH) !== 0 || size === 0 ? m.calls.ftruncate(fd, size) : cutByName(m, fd, size);
   m.calls.close(fd);
   return result;
+}
+
+/**
+ * truncate(2) to the size that a file has moves no time, while ftruncate(2), which names an open file, does; so does an
+ * open with O_TRUNC, which asks for the size 0 as truncate(2) does.
+ */
+function cutByName(m: Mount, fd: number, size: number): number {
+  const result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
+  if (result < 0 || statx.size.get(m.scratch.view, SCRATCH.statx) === size) return result;
+  return m.calls.ftruncate(fd, size);
 }
 
 function changeTimes(m: Mount, fd: number, at: number, valid: number): number {

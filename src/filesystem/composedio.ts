@@ -236,7 +236,7 @@ export function writeComposed(
   if (r.data + size > r.end) return -EIO;
   const writeFlags = fuse_write_in.write_flags.get(view, r.at);
   if ((writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0) {
-    const cleared = clearSetIds(m, fd);
+    const cleared = clearSetIds(m, fd, r.gid);
     if (cleared < 0) return cleared;
   }
   let at = fuse_write_in.offset.get(view, r.at);

@@ -54,7 +54,7 @@ export function write(m: Mount, r: Request): Outcome {
   const size = fuse_write_in.size.get(view, r.at);
   if (r.data + size > r.end) return -EIO;
   if ((fuse_write_in.write_flags.get(view, r.at) & FUSE_WRITE_KILL_SUIDGID) !== 0) {
-    const cleared = clearSetIds(m, fd);
+    const cleared = clearSetIds(m, fd, r.gid);
     if (cleared < 0) return cleared;
   }
   // What an append that comes again has written already is at its place.

@@ -55,24 +55,27 @@ export function open(m: Mount, r: Request): Outcome {
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const flags = fuse_open_in.flags.get(m.input.view, r.at);
-  const clear = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
-  return m.routes.pending(slot) === undefined ? openNow(m, slot, flags, clear, true) : openAfter(m, slot, flags, clear);
+  const kills = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
+  const clearFor = kills ? r.gid : undefined;
+  return m.routes.pending(slot) === undefined
+    ? openNow(m, slot, flags, clearFor, true)
+    : openAfter(m, slot, flags, clearFor);
 }
 
 /** Another open of this node is waiting for a clone: what it decides is this open's route too. */
-async function openAfter(m: Mount, slot: number, flags: number, clear: boolean): Promise<Finish> {
+async function openAfter(m: Mount, slot: number, flags: number, clearFor: number | undefined): Promise<Finish> {
   for (let other = m.routes.pending(slot); other !== undefined; other = m.routes.pending(slot)) await other;
   return () => {
     // Whoever opened it first decided; where that open failed, this one doesn't wait for another decision.
-    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clear, false) : -ESTALE;
+    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clearFor, false) : -ESTALE;
     return typeof outcome === 'number' ? outcome : -ESTALE;
   };
 }
 
-function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
+function openNow(m: Mount, slot: number, flags: number, clearFor: number | undefined, mayWait: boolean): Outcome {
   const writing = accessOf(flags) !== 'reads';
   if (m.nodes.isDetached(slot)) return m.routes.elsewhere(slot, writing);
-  if (writing) return openForWriting(m, slot, flags, clear, mayWait);
+  if (writing) return openForWriting(m, slot, flags, clearFor, mayWait);
   const row = m.nodes.openRow(slot);
   const address = m.nodes.handleAddress(slot);
   if (row >= 0) {
@@ -95,7 +98,13 @@ function openNow(m: Mount, slot: number, flags: number, clear: boolean, mayWait:
   return choice.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, flags));
 }
 
-function openForWriting(m: Mount, slot: number, flags: number, clear: boolean, mayWait: boolean): Outcome {
+function openForWriting(
+  m: Mount,
+  slot: number,
+  flags: number,
+  clearFor: number | undefined,
+  mayWait: boolean,
+): Outcome {
   if (!m.routes.mayWrite(slot)) return -ESTALE;
   const row = m.nodes.openRow(slot);
   const composed = row < 0 ? undefined : m.composing?.of(row);
@@ -106,7 +115,7 @@ function openForWriting(m: Mount, slot: number, flags: number, clear: boolean, m
   const fd = m.calls.openByHandleAt(m.mountFd, address, kept | OUR_FLAGS);
   if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changed(composed);
   if (fd < 0) return fd;
-  const cleared = clear ? clearSetIds(m, fd) : 0;
+  const cleared = clearFor === undefined ? 0 : clearSetIds(m, fd, clearFor);
   if (cleared < 0) {
     m.calls.close(fd);
     return cleared;

@@ -199,6 +199,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   process.on('SIGIO', ignore);
   undo.push(() => process.off('SIGIO', ignore));
   const tidying = setInterval(() => {
+    mount.descriptors.expire(Date.now());
     tidy(shared, mount.composing);
     state.journal.commit();
   }, TIDY_INTERVAL_MS);
@@ -307,6 +308,7 @@ function assemble(
     routes,
     domains: state.domains,
     repeats: new Repeats(state.journal, state.intent, Date.now),
+    now: Date.now,
     composing,
     descriptors,
     input,

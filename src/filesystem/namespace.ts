@@ -24,6 +24,7 @@ import {
   putEntry,
   putNegativeEntry,
   slotOf,
+  statDescriptor,
 } from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
@@ -191,22 +192,33 @@ export function readlink(m: Mount, r: Request): Outcome {
 /**
  * A node that is about to lose a name, perhaps its last. Whoever still uses it (a working directory, an open fifo, a file
  * open on a shared mapping) must go on finding it, and its handle dies with its inode: such a node is kept open until the
- * kernel forgets it. A file open on its own route needs nothing: the kernel holds it open as a backing file.
+ * kernel forgets it. Any other file is kept briefly, if this is its last name: its lookup may have been answered and its
+ * open be on the way, which finds it, as it would on the source, and not ESTALE.
  *
  * Keeps the node that the scratch memory's handle stands for, if need be. It is opened by its handle: the name may be
  * another file's by now, if someone else renames things as well. Returns the node if that is new, and NO_NODE otherwise.
  */
 function holdVictim(m: Mount, slot: number): number {
   if (slot === NO_NODE || m.descriptors.isPinned(slot)) return NO_NODE;
-  if (m.nodes.type(slot) === c.S_IFREG) {
-    const row = m.nodes.openRow(slot);
-    if (row < 0 || m.opens.route(row) === ROUTE_OWN) return NO_NODE;
-  }
   const flags = c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
   if (fd < 0) return NO_NODE;
-  m.descriptors.pin(slot, fd);
+  const row = m.nodes.openRow(slot);
+  // The kernel holds a file open on its own route as a backing file, until it is closed.
+  const brief = m.nodes.type(slot) === c.S_IFREG && (row < 0 || m.opens.route(row) === ROUTE_OWN);
+  if (!brief) {
+    m.descriptors.pin(slot, fd);
+  } else if (hasOneName(m, fd)) {
+    m.descriptors.pinBriefly(slot, fd, m.now());
+  } else {
+    m.calls.close(fd);
+    return NO_NODE;
+  }
   return slot;
+}
+
+function hasOneName(m: Mount, fd: number): boolean {
+  return statDescriptor(m, fd, c.STATX_BASIC_STATS) >= 0 && statx.nlink.get(m.scratch.view, SCRATCH.statx) === 1;
 }
 
 function settleVictim(m: Mount, slot: number, held: number, removed: boolean): void {

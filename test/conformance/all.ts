@@ -7,6 +7,7 @@ import { copying } from './copying.ts';
 import { directories } from './directories.ts';
 import { flags } from './flags.ts';
 import { handles } from './handles.ts';
+import { lastNames } from './lastnames.ts';
 import { links } from './links.ts';
 import { locks } from './locks.ts';
 import { mappings } from './mappings.ts';
@@ -18,6 +19,7 @@ import { permissions } from './permissions.ts';
 import { programs } from './programs.ts';
 import { races } from './races.ts';
 import { renames } from './renames.ts';
+import { sizes } from './sizes.ts';
 import { sparse } from './sparse.ts';
 import { times } from './times.ts';
 import { tools } from './tools.ts';
@@ -32,11 +34,13 @@ export const subjects: readonly Subject[] = [
   renames,
   directories,
   unnamed,
+  lastNames,
   times,
   modes,
   permissions,
   acls,
   xattrs,
+  sizes,
   sparse,
   copying,
   mappings,

@@ -206,6 +206,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   process.on('SIGIO', ignore);
   undo.push(() => process.off('SIGIO', ignore));
   const tidying = setInterval(() => {
+    mount.descriptors.expire(Date.now());
     tidy(shared, mount.composing, backing);
     state.journal.commit();
   }, TIDY_INTERVAL_MS);
@@ -318,6 +319,7 @@ function assemble(
     routes,
     domains: state.domains,
     repeats: new Repeats(state.journal, state.intent, Date.now),
+    now: Date.now,
     composing,
     descriptors,
     input,

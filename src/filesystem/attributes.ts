@@ -364,9 +364,19 @@ function truncate(m: Mount, slot: number, at: number, valid: number): number {
   const flags = c.O_WRONLY | c.O_NONBLOCK | c.O_CLOEXEC;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
   if (fd < 0) return fd;
-  const result = m.calls.ftruncate(fd, size);
+  const result = (valid & fuse.FATTR_FH) !== 0 || size === 0 ? m.calls.ftruncate(fd, size) : cutByName(m, fd, size);
   m.calls.close(fd);
   return result;
+}
+
+/**
+ * truncate(2) to the size that a file has moves no time, while ftruncate(2), which names an open file, does; so does an
+ * open with O_TRUNC, which asks for the size 0 as truncate(2) does.
+ */
+function cutByName(m: Mount, fd: number, size: number): number {
+  const result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
+  if (result < 0 || statx.size.get(m.scratch.view, SCRATCH.statx) === size) return result;
+  return m.calls.ftruncate(fd, size);
 }
 
 function changeTimes(m: Mount, fd: number, at: number, valid: number): number {

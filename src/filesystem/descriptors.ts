@@ -1,10 +1,15 @@
 /**
  * O_PATH descriptors of nodes. A node is opened by its handle for one operation and closed again; two kinds stay open:
  * directories that were used lately (a direct-mapped cache, since every LOOKUP and CREATE needs its parent's), and nodes
- * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked files, detached nodes, and btrfs
- * placeholders, which can't be opened by handle at all. The latter are pinned until the kernel forgets them; a copy of each is
- * held elsewhere, so that they outlive this process, but for unlinked regular files that aren't open on a shared mapping: as a
- * rule the kernel forgets those at once, unless an O_PATH descriptor keeps them.
+ * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked special files, unlinked
+ * files that are open on a shared mapping, detached nodes, and btrfs placeholders, which can't be opened by handle at all.
+ * The latter are pinned until the kernel forgets them; a copy of each is
+ * held elsewhere, so that they outlive this process.
+ *
+ * A file that loses its last name while it may be on its way from a lookup to an open, or is known by an O_PATH descriptor
+ * only, is pinned briefly: without a copy, since the kernel forgets nearly all of them with the next request, and for a
+ * minute at the most. The kernel goes by its own count of links, which may be too high when somebody removed names around
+ * the mount; it then remembers the file as long as it has memory, and the file's space must not be held for so long.
  */
 
 import { EMFILE } from '../base/errno.ts';
@@ -22,6 +27,10 @@ export interface Holder {
 
 const PIN = 'pin-';
 
+/** How long, in milliseconds, and how many files at a time are pinned briefly. */
+const BRIEF_MS = 60_000;
+const BRIEF_COUNT = 4096;
+
 export class NodeDescriptors {
   readonly #calls: SourceCalls;
   readonly #nodes: NodeTable;
@@ -30,8 +39,8 @@ export class NodeDescriptors {
   readonly #cachedSlots = new Int32Array(CACHED_DIRECTORIES).fill(-1);
   readonly #cachedFds = new Int32Array(CACHED_DIRECTORIES).fill(-1);
   readonly #pinned = new Map<number, number>();
-  /** Those of the pinned nodes that a later server gets, too. */
-  readonly #kept = new Set<number>();
+  /** When what is pinned briefly was pinned, the oldest first. */
+  readonly #brief = new Map<number, number>();
   /** The directory acquired last, and the descriptor evicted last: an operation uses two directories at the most. */
   #latest = -1;
   #evicted = -1;
@@ -82,19 +91,32 @@ export class NodeDescriptors {
     return this.#pinned.has(slot);
   }
 
-  /**
-   * Keeps the node alive, by a descriptor that it takes over, until it is forgotten. Unless it shall outlive this process, no
-   * copy is held elsewhere, which costs more than all the rest.
-   */
-  pin(slot: number, fd: number, outlives = true): void {
+  /** Keeps the node alive, by a descriptor that it takes over, until it is forgotten. */
+  pin(slot: number, fd: number): void {
     if (this.#pinned.has(slot)) {
       this.#calls.close(fd);
       return;
     }
     this.#pinned.set(slot, fd);
-    if (!outlives) return;
-    this.#kept.add(slot);
     this.#holder.keep(`${PIN}${slot}`, fd);
+  }
+
+  /** Keeps a file alive that nobody has open, by a descriptor that is taken over, until it is forgotten, or for a minute. */
+  pinBriefly(slot: number, fd: number, now: number): void {
+    for (const oldest of this.#brief.keys()) {
+      if (this.#brief.size < BRIEF_COUNT) break;
+      this.unpin(oldest);
+    }
+    this.#pinned.set(slot, fd);
+    this.#brief.set(slot, now);
+  }
+
+  /** Lets go of what was pinned briefly a minute ago. */
+  expire(now: number): void {
+    for (const [slot, since] of this.#brief) {
+      if (since <= now && now - since < BRIEF_MS) return;
+      this.unpin(slot);
+    }
   }
 
   unpin(slot: number): void {
@@ -102,7 +124,7 @@ export class NodeDescriptors {
     if (pinned === undefined) return;
     this.#pinned.delete(slot);
     this.#calls.close(pinned);
-    if (this.#kept.delete(slot)) this.#holder.drop(`${PIN}${slot}`);
+    if (!this.#brief.delete(slot)) this.#holder.drop(`${PIN}${slot}`);
   }
 
   /** Takes over what an earlier server pinned, if the name is that of a pin; what it is of no use to is closed. */
@@ -111,7 +133,6 @@ export class NodeDescriptors {
     const slot = Number(name.slice(PIN.length));
     if (this.#nodes.has(slot)) {
       this.#pinned.set(slot, fd);
-      this.#kept.add(slot);
       return;
     }
     this.#calls.close(fd);
@@ -132,7 +153,7 @@ export class NodeDescriptors {
     this.#evicted = -1;
     for (const fd of this.#pinned.values()) this.#calls.close(fd);
     this.#pinned.clear();
-    this.#kept.clear();
+    this.#brief.clear();
   }
 
   #open(slot: number): number {

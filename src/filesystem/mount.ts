@@ -46,6 +46,8 @@ export interface Mount {
   readonly opens: OpenTable;
   readonly routes: Routes;
   readonly repeats: Repeats;
+  /** The wall clock, in milliseconds since 1970. */
+  readonly now: () => number;
   readonly domains: Domains;
   /** Absent when no file is to be composed. */
   readonly composing: Composing | undefined;

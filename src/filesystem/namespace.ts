@@ -198,8 +198,9 @@ export function readlink(m: Mount, r: Request): Outcome {
 
 /**
  * A node that is about to lose a name, perhaps its last. Whoever still uses it (a working directory, an open fifo, a file
- * open on a shared mapping, an O_PATH descriptor) must go on finding it, and its handle dies with its inode: such a node is kept
- * open until the kernel forgets it.
+ * open on a shared mapping) must go on finding it, and its handle dies with its inode: such a node is kept open until the kernel
+ * forgets it. Any other file is kept briefly: its lookup may have been answered and its open be on the way, which finds it, as it
+ * would on the source, and so does who has an O_PATH descriptor of it.
  *
  * Keeps the node open, if need be. It is opened by its handle: the name may be another file's by now, if someone else renames
  * things as well. Returns the node if that is new, and NO_NODE otherwise.
@@ -209,7 +210,8 @@ function holdVictim(m: Mount, slot: number): number {
   const flags = c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
   if (fd < 0) return NO_NODE;
-  m.descriptors.pin(slot, fd, !isFileItself(m, slot));
+  if (isFileItself(m, slot)) m.descriptors.pinBriefly(slot, fd, m.now());
+  else m.descriptors.pin(slot, fd);
   return slot;
 }
 

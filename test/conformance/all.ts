@@ -8,6 +8,7 @@ import { directories } from './directories.ts';
 import { errors } from './errors.ts';
 import { flags } from './flags.ts';
 import { handles } from './handles.ts';
+import { lastNames } from './lastnames.ts';
 import { limits } from './limits.ts';
 import { links } from './links.ts';
 import { locks } from './locks.ts';
@@ -22,6 +23,7 @@ import { privileges } from './privileges.ts';
 import { programs } from './programs.ts';
 import { races } from './races.ts';
 import { renames } from './renames.ts';
+import { sizes } from './sizes.ts';
 import { sparse } from './sparse.ts';
 import { stamps } from './stamps.ts';
 import { times } from './times.ts';
@@ -37,11 +39,13 @@ export const subjects: readonly Subject[] = [
   renames,
   directories,
   unnamed,
+  lastNames,
   times,
   modes,
   permissions,
   acls,
   xattrs,
+  sizes,
   sparse,
   copying,
   mappings,

@@ -133,6 +133,7 @@ export class Mounted {
       routes,
       domains,
       repeats: new Repeats(journal, intent, () => kernel.nowMs),
+      now: () => kernel.nowMs,
       composing: undefined,
       descriptors,
       input,

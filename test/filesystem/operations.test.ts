@@ -268,6 +268,37 @@ test('a removed directory can be used until the kernel forgets it', () => {
   m.end();
 });
 
+test('a file that loses its last name is opened by who looked it up before, until the kernel forgets it or a minute has passed', () => {
+  const m = makeMounted();
+  for (const name of ['file', 'other']) m.kernel.add(m.root, name, REGULAR, 'content').nlink = 1;
+  const { nodeid } = m.lookup('file');
+  const other = m.lookup('other').nodeid;
+  assert.equal(m.call('UNLINK', 1, names('file')).error, 0);
+  assert.equal(m.call('UNLINK', 1, names('other')).error, 0);
+  assert.equal(m.mount.descriptors.pinnedCount, 2);
+  m.forget(other);
+  assert.equal(m.mount.descriptors.pinnedCount, 1);
+  m.kernel.nowMs += 59_000;
+  m.mount.descriptors.expire(m.kernel.nowMs);
+  m.release(m.open(nodeid, c.O_RDONLY));
+  m.kernel.nowMs += 1000;
+  m.mount.descriptors.expire(m.kernel.nowMs);
+  assert.equal(m.mount.descriptors.pinnedCount, 0);
+  assert.equal(m.call('OPEN', nodeid, pack(s.fuse_open_in)).error, -ESTALE);
+  m.forget(nodeid);
+  m.end();
+});
+
+test('a file that keeps another name is not kept open for the one that it loses', () => {
+  const m = makeMounted();
+  m.kernel.add(m.root, 'file', REGULAR).nlink = 2;
+  const { nodeid } = m.lookup('file');
+  assert.equal(m.call('UNLINK', 1, names('file')).error, 0);
+  assert.equal(m.mount.descriptors.pinnedCount, 0);
+  m.forget(nodeid);
+  m.end();
+});
+
 function withDirectories(count: number): { readonly m: Mounted; readonly nodes: readonly number[] } {
   const m = makeMounted();
   const nodes: number[] = [];

@@ -190,8 +190,9 @@ function openWith(
       m.calls.close(fd);
       return -ENFILE;
     }
-    // What a descriptor for writing was registered for would go on counting as open for writing.
-    if (choice === OWN_FOR_NOW && access === 'reads') m.opens.setKeeps(row, true);
+    // What a descriptor for writing was registered for would go on counting as open for writing; a file that is pinned has lost its
+    // last name, and its room on the disk must be free when nobody uses it any more.
+    if (choice === OWN_FOR_NOW && access === 'reads' && !m.descriptors.isPinned(slot)) m.opens.setKeeps(row, true);
   } else {
     m.opens.addOpen(row, access === 'maps');
   }

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
 import { canInject, type Fault, startInjector } from './injector.ts';
@@ -87,3 +88,14 @@ for (const [call, fault, right, wrong] of canInject ? cases : []) {
       assert.equal(some.filter((result) => result === right).length, 30 - first - second);
     }));
 }
+
+test('the process goes on when its tracer is killed', { skip: !canInject }, () =>
+  withProgram(async (pid, results) => {
+    const injector = await startInjector(pid, 'pread64', ['EIO'], { every: 1 });
+    assert.deepEqual(await results('pread64', 2), [-5, -5]);
+    const tracer = /^TracerPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+    process.kill(Number(tracer), 'SIGKILL');
+    await assert.rejects(injector.stop(), /ended with null/);
+    assert.deepEqual(await results('pread64', 2), [8192, 8192]);
+  }),
+);

@@ -15,6 +15,7 @@ import { isPosition, UNKNOWN, ZERO_BLOCKS } from '../mappings/composed.ts';
 import { clearSetIds } from './attributes.ts';
 import type { ComposedOpen, Composing } from './composing.ts';
 import type { Mount } from './mount.ts';
+import { writeAll } from './transfer.ts';
 
 /** Columns of a request's pieces. */
 const FD = 0; // -1: zeros
@@ -100,11 +101,14 @@ export function readComposed(m: Mount, r: Request, composing: Composing, open: C
   return done;
 }
 
-/** A piece ended early: the reply has what was read before it. The end of the file is one only in the file itself. */
+/**
+ * A piece ended early. An error is the whole request's: an answer that is short is the end of the file to a map that the kernel
+ * reads pages for. The end of the file is one only in the file itself.
+ */
 function ended(open: ComposedOpen, done: number, result: number, target: number): number {
   open.checkedMs = Number.NEGATIVE_INFINITY;
-  if (done > 0) return done;
-  return result === 0 && target !== 0 ? -EIO : result;
+  if (result < 0) return result;
+  return target === 0 ? done : -EIO;
 }
 
 /** Reads the rest of a request, from a piece that would have had to wait on, on other threads. */
@@ -240,8 +244,9 @@ export function writeComposed(
     if (cleared < 0) return cleared;
   }
   let at = fuse_write_in.offset.get(view, r.at);
+  const ofMap = (writeFlags & FUSE_WRITE_CACHE) !== 0;
   // The kernel says where the end is by the size that it knows; pages of a map have their place.
-  const appends = (fuse_write_in.flags.get(view, r.at) & c.O_APPEND) !== 0 && (writeFlags & FUSE_WRITE_CACHE) === 0;
+  const appends = (fuse_write_in.flags.get(view, r.at) & c.O_APPEND) !== 0 && !ofMap;
   if (appends) at = m.calls.lseek(fd, 0, c.SEEK_END);
   if (at < 0) return at;
   if (appends) at = m.opens.appendAt(m.nodes.openRow(r.nodeid - 1), r.uniqueLow, r.uniqueHigh, at);
@@ -265,18 +270,19 @@ export function writeComposed(
   const left = size - written;
   const buffer = composing.buffers.take(left);
   if (buffer === undefined) {
-    const result = m.calls.pwrite(fd, address + r.data + written, left, at + written);
+    const result = writeAll(m.calls, fd, address + r.data + written, left, at + written, ofMap);
     composing.changed(open);
-    return result < 0 && written === 0 ? result : putWritten(m, written + Math.max(0, result));
+    return answer(m, written, result, ofMap);
   }
   buffer.bytes.set(m.input.bytes.subarray(r.data + written, r.data + size));
-  return writeRest(m, composing, fd, buffer, left, at + written).then((result): Finish => {
+  return writeRest(m, composing, fd, buffer, left, at + written, ofMap).then((result): Finish => {
     composing.changed(open);
     composing.buffers.give(buffer);
-    return () => (result < 0 && written === 0 ? result : putWritten(m, written + Math.max(0, result)));
+    return () => answer(m, written, result, ofMap);
   });
 }
 
+/** As `writeAll`, on another thread, and with another try when there was no space and some could be made. */
 async function writeRest(
   m: Mount,
   composing: Composing,
@@ -284,6 +290,7 @@ async function writeRest(
   buffer: Memory,
   bytes: number,
   at: number,
+  whole: boolean,
 ): Promise<number> {
   let done = 0;
   let madeRoom = false;
@@ -294,10 +301,15 @@ async function writeRest(
       await composing.packs.buried();
       continue;
     }
-    if (result <= 0) return done > 0 ? done : result;
+    if (result <= 0) return done > 0 && !whole ? done : result;
     done += result;
   }
   return done;
+}
+
+/** The answer to a write of `before` bytes and then a result. An error of pages of a map must not hide behind the others. */
+function answer(m: Mount, before: number, result: number, ofMap: boolean): number {
+  return result < 0 && (before === 0 || ofMap) ? result : putWritten(m, before + Math.max(0, result));
 }
 
 function putWritten(m: Mount, bytes: number): number {

@@ -6,7 +6,7 @@
 import { EBADF, EIO, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import { FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import {
   fuse_copy_file_range_in,
   fuse_copy_file_range_out,
@@ -23,6 +23,7 @@ import type { ComposedOpen } from './composing.ts';
 import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { HANDLE_SYNCS } from './opens.ts';
+import { readAll, writeAll } from './transfer.ts';
 
 /** What the composed route keeps of a node's open file, if it is on that route. */
 function composedOf(m: Mount, slot: number): ComposedOpen | undefined {
@@ -37,7 +38,7 @@ export function read(m: Mount, r: Request): Outcome {
   const composed = composedOf(m, slotOf(m, r.nodeid));
   if (m.composing !== undefined && composed !== undefined) return readComposed(m, r, m.composing, composed, fd);
   const size = Math.min(fuse_read_in.size.get(view, r.at), m.output.bytes.length - PAYLOAD);
-  return m.calls.pread(fd, m.output.address + PAYLOAD, size, fuse_read_in.offset.get(view, r.at));
+  return readAll(m.calls, fd, m.output.address + PAYLOAD, size, fuse_read_in.offset.get(view, r.at));
 }
 
 export function write(m: Mount, r: Request): Outcome {
@@ -53,15 +54,17 @@ export function write(m: Mount, r: Request): Outcome {
   }
   const size = fuse_write_in.size.get(view, r.at);
   if (r.data + size > r.end) return -EIO;
-  if ((fuse_write_in.write_flags.get(view, r.at) & FUSE_WRITE_KILL_SUIDGID) !== 0) {
+  const writeFlags = fuse_write_in.write_flags.get(view, r.at);
+  if ((writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0) {
     const cleared = clearSetIds(m, r, fd);
     if (cleared < 0) return cleared;
   }
   // What an append that comes again has written already is at its place.
   const before = appendedBefore(m, r, fd, slot, size);
   const at = fuse_write_in.offset.get(view, r.at) + before;
-  const result = before === size ? 0 : m.calls.pwrite(fd, m.input.address + r.data + before, size - before, at);
-  if (result < 0 && before === 0) return result;
+  const whole = (writeFlags & FUSE_WRITE_CACHE) !== 0;
+  const result = writeAll(m.calls, fd, m.input.address + r.data + before, size - before, at, whole);
+  if (result < 0 && (before === 0 || whole)) return result;
   const written = before + Math.max(0, result);
   fuse_write_out.size.set(m.output.view, PAYLOAD, written);
   fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);

@@ -20,8 +20,8 @@ export interface NativeCall<A extends readonly unknown[]> {
   later(...args: A): Promise<number>;
 }
 
-/** Declares a function that returns a negative number and sets errno when it fails. */
-function declare<const T extends readonly CType[]>(
+/** Declares a function that returns a negative number and sets errno when it fails. Tests declare what only they call. */
+export function declare<const T extends readonly CType[]>(
   name: string,
   result: 'int' | 'int64_t' | 'uintptr_t',
   types: T,

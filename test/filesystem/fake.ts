@@ -60,6 +60,8 @@ export class FakeKernel {
   failAfter = Number.POSITIVE_INFINITY;
   failWith = 0;
   failed: string | undefined;
+  /** The most bytes that one pread or pwrite transfers. */
+  transferLimit = Number.POSITIVE_INFINITY;
   /** The number of calls after which the server is killed, before the next one. */
   killAfter = Number.POSITIVE_INFINITY;
   #nextInode = 100;

@@ -108,15 +108,16 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
     pread: later(
       call('pread', (fd: number, buffer: number, count: number, offset: number) =>
         onFile(fd, ({ inode }) => {
-          const part = inode.data.subarray(offset, offset + count);
+          const part = inode.data.subarray(offset, offset + Math.min(count, k.transferLimit));
           arena.bytes(buffer, part.length).set(part);
           return part.length;
         }),
       ),
     ),
     pwrite: later(
-      call('pwrite', (fd: number, buffer: number, count: number, offset: number) =>
+      call('pwrite', (fd: number, buffer: number, wanted: number, offset: number) =>
         onFile(fd, ({ inode, flags }) => {
+          const count = Math.min(wanted, k.transferLimit);
           if ((flags & c.O_ACCMODE) === c.O_RDONLY) return -EBADF;
           if (offset > 1 << 20) return -EINVAL;
           const data = Buffer.alloc(Math.max(inode.data.length, offset + count));

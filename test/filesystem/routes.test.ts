@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { EIO, ENFILE, ESTALE } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
 import { KEPT_MS } from '../../src/fuse/server/backing.ts';
-import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
+import { FOPEN_PASSTHROUGH, FUSE_WRITE_CACHE } from '../../src/fuse/wire/constants.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { names, pack } from '../fuse/device.ts';
 import { type Mounted, makeMounted, REGULAR, withClones } from './mounted.ts';
@@ -169,6 +169,39 @@ test('a file whose backing cannot be registered is relayed, with its reads and w
   assert.equal(more.openFlags, 0, 'the route stays while the file is open');
   for (const open of [reader, writer, more]) m.release(open);
   assert.equal(m.open(nodeid, c.O_RDONLY).openFlags, FOPEN_PASSTHROUGH, 'and is decided again after that');
+  m.end();
+});
+
+test('a relayed request is carried out whole where the kernel does less at a time', () => {
+  const m = makeMounted();
+  const { a } = withClones(m);
+  m.backing.limit = 0;
+  const { nodeid } = m.lookup('a');
+  const open = m.open(nodeid, c.O_RDWR);
+  m.kernel.transferLimit = 2;
+  const read = m.call('READ', nodeid, pack(s.fuse_read_in, { fh: open.fh, offset: 2, size: 100 }));
+  assert.equal(Buffer.from(read.payload).toString(), 'ared bytes');
+  const failSecond = () => {
+    m.kernel.failAfter = 1;
+    m.kernel.failWith = EIO;
+  };
+  const write = (flags: number) =>
+    m.call(
+      'WRITE',
+      nodeid,
+      pack(s.fuse_write_in, { fh: open.fh, offset: 7, size: 5, write_flags: flags }),
+      Buffer.from('BYTES'),
+    );
+  assert.equal(s.fuse_write_out.size.get(write(0).view, 0), 5);
+  assert.equal(a.data.toString(), 'shared BYTES');
+  failSecond();
+  assert.equal(s.fuse_write_out.size.get(write(0).view, 0), 2, 'what was written before the error');
+  failSecond();
+  assert.equal(write(FUSE_WRITE_CACHE).error, -EIO, 'pages of a map are written whole, or not');
+  failSecond();
+  const failed = m.call('READ', nodeid, pack(s.fuse_read_in, { fh: open.fh, size: 100 }));
+  assert.equal(failed.error, -EIO, 'a short answer would be the end of the file');
+  m.release(open);
   m.end();
 });
 

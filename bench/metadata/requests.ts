@@ -1,0 +1,43 @@
+/** How many requests of which kind an operation takes, by the counters of the mount. */
+
+import { setTimeout as pause } from 'node:timers/promises';
+import { askOnce, type Question, type Tools } from '../asking.ts';
+import { type Counts, difference } from '../daemon.ts';
+import type { Place } from '../places.ts';
+
+/** RELEASE and FORGET are sent without anybody waiting for them. */
+const LATE_MS = 30;
+/** Less often than in two hundred steps is once for all of them, or somebody else's. */
+const LEAST = 0.005;
+
+/** The requests of one step, by kind. */
+export async function requestsOf(question: Question, place: Place, tools: Tools): Promise<Counts> {
+  const { requests } = place;
+  if (requests === undefined) return {};
+  let before: Counts = {};
+  let counted: Counts = {};
+  const counting: Question = {
+    ...question,
+    async time() {
+      await pause(LATE_MS);
+      before = await requests();
+      const timed = await question.time(place, tools);
+      await pause(LATE_MS);
+      const all = difference(before, await requests());
+      counted = Object.fromEntries(Object.entries(all).map(([kind, count]) => [kind, count / timed.steps]));
+      return timed;
+    },
+  };
+  if (question.warm && tools.warmUp) await askOnce(question, place, tools);
+  await askOnce(counting, place, tools);
+  return counted;
+}
+
+/** `1 LOOKUP + 1 CREATE + 0.02 GETATTR`, those that are asked most first. */
+export function requestsText(counts: Counts): string {
+  const terms = Object.entries(counts)
+    .filter(([, count]) => count >= LEAST)
+    .sort(([, a], [, b]) => b - a)
+    .map(([kind, count]) => `${Number(count.toFixed(2))} ${kind}`);
+  return terms.length === 0 ? 'none' : terms.join(' + ');
+}

@@ -33,3 +33,8 @@ export function spent(before: ProcessorTime, after: ProcessorTime): { readonly u
 export function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
 }
+
+/** The kernel's slabs of the whole machine: inodes, names and all else that isn't pages. */
+export function kernelBytes(): number {
+  return Number(/^Slab:\s+(\d+)/m.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1]) * 1024;
+}

@@ -13,13 +13,23 @@ import { dataSection } from './data/section.ts';
 import { floorSection } from './floor/section.ts';
 import { metadataSection } from './metadata/section.ts';
 import { partsSection } from './parts.ts';
+import { profileSection } from './profile/section.ts';
 import { documentWith, type Written } from './report.ts';
+import { scaleSection } from './scale/section.ts';
 import type { Extent, Section } from './section.ts';
 import { reportsSection } from './snapshots.ts';
 import { circumstances, circumstancesText } from './versions.ts';
 
 /** All there is, in the order of the document. */
-const sections: readonly Section[] = [dataSection, metadataSection, floorSection, partsSection, reportsSection];
+const sections: readonly Section[] = [
+  dataSection,
+  metadataSection,
+  floorSection,
+  profileSection,
+  scaleSection,
+  partsSection,
+  reportsSection,
+];
 
 interface Flags {
   readonly fs: FilesystemName;

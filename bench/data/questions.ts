@@ -13,8 +13,9 @@ export interface DataSizes {
   readonly flushes: number;
   readonly programs: number;
   readonly rounds: number;
-  /** Of warm reads, which have goals of hundredths. */
+  /** Of reads from memory, which have goals of hundredths, and from the disk, which take long. */
   readonly manyRounds: number;
+  readonly fewRounds: number;
   readonly crowd: number;
 }
 
@@ -26,6 +27,7 @@ export const normalSizes: DataSizes = {
   programs: 50,
   rounds: 9,
   manyRounds: 21,
+  fewRounds: 5,
   crowd: 16,
 };
 
@@ -37,6 +39,7 @@ export const shortSizes: DataSizes = {
   programs: 1,
   rounds: 1,
   manyRounds: 1,
+  fewRounds: 1,
   crowd: 4,
 };
 
@@ -50,9 +53,8 @@ const readFiles: Readonly<Record<Route, { readonly file: string; readonly siblin
   composed: { file: 'disk', sibling: 'other-disk' },
 };
 
-/** Drops all pages that are clean, then has the other clone's read at the same place. */
+/** Drops all pages that are clean, which all of these are, then has the other clone's read at the same place. */
 async function makeCold(place: Place, { signal }: Tools, sibling: string | undefined): Promise<void> {
-  await run('sync', []);
   writeFileSync('/proc/sys/vm/drop_caches', '1');
   if (sibling !== undefined) await run('dd', [`if=${place.root}/${sibling}`, 'of=/dev/null', 'bs=1M'], signal);
 }
@@ -63,6 +65,7 @@ function coldQuestions(route: Route, sizes: DataSizes): readonly Question[] {
   const common = {
     at: () => file,
     warm: false,
+    rounds: sizes.fewRounds,
     before: (place: Place, tools: Tools) => makeCold(place, tools, sibling),
   };
   return [

@@ -7,6 +7,7 @@ import type { Counts } from '../daemon.ts';
 import { Crowd, Prober } from '../helpers.ts';
 import { type Placement, putOn } from '../placement.ts';
 import { makeSource, openPlaces, type PlaceName, type Places, placeNames, placeTitles } from '../places.ts';
+import { ratioPlot } from '../ratioplot.ts';
 import type { Asked, Section, SectionResult } from '../section.ts';
 import { absentText, type Goal, goalsTable, type Row, ratiosTable, rowNumbers, times, whole } from '../tables.ts';
 import { fillForMetadata } from './files.ts';
@@ -16,6 +17,10 @@ import { requestsOf, requestsText } from './requests.ts';
 const IMAGE_BYTES = 32 * 1024 ** 3;
 const OURS = ['sharedext', 'over'] as const;
 const PEERS = ['bindfs', 'fuse-overlayfs', 'mergerfs'] as const;
+
+const PLOT = 'bench-metadata.svg';
+const plotRows: readonly string[] = [rowNames.statUncached, rowNames.openClose, rowNames.grep, rowNames.status];
+const plotPlaces: readonly PlaceName[] = ['bindfs', 'fuse-overlayfs', 'mergerfs', 'sharedext', 'over'];
 
 /** Rows that are measured also with callers and servers wherever the scheduler puts them. */
 const spreadRows: readonly string[] = [
@@ -154,6 +159,8 @@ A request wakes its server, and the answer its caller: across the processors of 
 
 ${ratiosTable(spread, places.open)}
 
+![Times as long as on the bare filesystem](${PLOT})
+
 ### Goals
 
 ${goalsTable(goalsOf(measured))}
@@ -168,12 +175,22 @@ ${requestsList(requests)}
 ${absentText(places.absent)}`.trimEnd();
 }
 
+function plot({ one, files }: Measured): string {
+  return ratioPlot({
+    title: 'Names, attributes and opens',
+    subtitle: 'Times as long as on the bare filesystem; less is better',
+    foot: `Callers and servers on one processor; a tree of ${whole(files)} files. Medians of ratios within one run.`,
+    rows: one.filter(({ name }) => plotRows.includes(name)),
+    places: plotPlaces,
+  });
+}
+
 async function run(asked: Asked): Promise<SectionResult> {
   const sizes = asked.extent === 'short' ? shortSizes : normalSizes;
   const measured = await measure(asked, sizes);
   return {
     text: text(measured, sizes),
-    plots: [],
+    plots: [{ file: PLOT, svg: plot(measured) }],
     numbers: {
       files: measured.files,
       one: rowNumbers(measured.one),

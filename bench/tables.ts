@@ -5,8 +5,9 @@ import { type Place, placeTitles } from './places.ts';
 
 export function time(us: number): string {
   if (!Number.isFinite(us)) return '–';
-  if (us < 1000) return `${us.toFixed(us < 10 ? 2 : us < 100 ? 1 : 0)} µs`;
-  return us < 1_000_000 ? `${(us / 1000).toFixed(us < 100_000 ? 1 : 0)} ms` : `${(us / 1_000_000).toFixed(2)} s`;
+  const size = Math.abs(us);
+  if (size < 1000) return `${us.toFixed(size < 10 ? 2 : size < 100 ? 1 : 0)} µs`;
+  return size < 1_000_000 ? `${(us / 1000).toFixed(size < 100_000 ? 1 : 0)} ms` : `${(us / 1_000_000).toFixed(2)} s`;
 }
 
 export function times(value: number): string {
@@ -81,4 +82,16 @@ export function goalsTable(goals: readonly Goal[]): string {
 /** A sentence for each place that is missing. */
 export function absentText(absent: readonly { readonly name: string; readonly why: string }[]): string {
   return absent.map(({ name, why }) => `Left out: ${name} (${why}).\n`).join('');
+}
+
+/** Less often than in two hundred steps is once for all of them, or somebody else's. */
+const LEAST = 0.005;
+
+/** `1 LOOKUP + 1 CREATE + 0.02 GETATTR`, those that are asked most first. */
+export function countsText(counts: Readonly<Record<string, number>>): string {
+  const terms = Object.entries(counts)
+    .filter(([, count]) => count >= LEAST)
+    .sort(([, a], [, b]) => b - a)
+    .map(([kind, count]) => `${Number(count.toFixed(2))} ${kind}`);
+  return terms.length === 0 ? 'none' : terms.join(' + ');
 }

@@ -7,8 +7,6 @@ import type { Place } from '../places.ts';
 
 /** RELEASE and FORGET are sent without anybody waiting for them. */
 const LATE_MS = 30;
-/** Less often than in two hundred steps is once for all of them, or somebody else's. */
-const LEAST = 0.005;
 
 /** The requests of one step, by kind. */
 export async function requestsOf(question: Question, place: Place, tools: Tools): Promise<Counts> {
@@ -31,13 +29,4 @@ export async function requestsOf(question: Question, place: Place, tools: Tools)
   if (question.warm && tools.warmUp) await askOnce(question, place, tools);
   await askOnce(counting, place, tools);
   return counted;
-}
-
-/** `1 LOOKUP + 1 CREATE + 0.02 GETATTR`, those that are asked most first. */
-export function requestsText(counts: Counts): string {
-  const terms = Object.entries(counts)
-    .filter(([, count]) => count >= LEAST)
-    .sort(([, a], [, b]) => b - a)
-    .map(([kind, count]) => `${Number(count.toFixed(2))} ${kind}`);
-  return terms.length === 0 ? 'none' : terms.join(' + ');
 }

@@ -9,10 +9,20 @@ import { type Placement, putOn } from '../placement.ts';
 import { makeSource, openPlaces, type PlaceName, type Places, placeNames, placeTitles } from '../places.ts';
 import { ratioPlot } from '../ratioplot.ts';
 import type { Asked, Section, SectionResult } from '../section.ts';
-import { absentText, type Goal, goalsTable, type Row, ratiosTable, rowNumbers, times, whole } from '../tables.ts';
+import {
+  absentText,
+  countsText,
+  type Goal,
+  goalsTable,
+  type Row,
+  ratiosTable,
+  rowNumbers,
+  times,
+  whole,
+} from '../tables.ts';
 import { fillForMetadata } from './files.ts';
 import { commandQuestions, loopQuestions, type MetadataSizes, normalSizes, rowNames, shortSizes } from './questions.ts';
-import { requestsOf, requestsText } from './requests.ts';
+import { requestsOf } from './requests.ts';
 
 const IMAGE_BYTES = 32 * 1024 ** 3;
 const OURS = ['sharedext', 'over'] as const;
@@ -131,7 +141,7 @@ function goalsOf({ one }: Measured): readonly Goal[] {
 
 function requestsList(requests: readonly Requests[]): string {
   const lines = requests.map(({ name, per, counts }) => {
-    const [plain, over] = OURS.map((place) => requestsText(counts.get(place) ?? {}));
+    const [plain, over] = OURS.map((place) => countsText(counts.get(place) ?? {}));
     return `- **${name}**, per ${per}: ${plain}${over === plain ? '' : `; over itself: ${over}`}`;
   });
   return lines.join('\n');

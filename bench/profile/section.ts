@@ -10,11 +10,10 @@ import { processorTime, spent } from '../costs.ts';
 import { type Daemon, difference, mountOurs } from '../daemon.ts';
 import { Prober } from '../helpers.ts';
 import type { LoopName } from '../loops/prober.ts';
-import { requestsText } from '../metadata/requests.ts';
 import { putOn } from '../placement.ts';
 import { barChart } from '../plot.ts';
 import type { Asked, Extent, Section, SectionResult } from '../section.ts';
-import { type Goal, goalsTable, table, time } from '../tables.ts';
+import { countsText, type Goal, goalsTable, table, time } from '../tables.ts';
 import { type Group, groups, monotonicUs, profileOf, shares } from './samples.ts';
 import { countCalls } from './systemcalls.ts';
 
@@ -280,7 +279,7 @@ function text(costs: readonly Cost[]): string {
   ]);
   const head = ['', 'caller', 'server', 'one request', ...partNames];
   const lines = costs.map(
-    (cost) => `- **${cost.name}**, per ${cost.per}: ${requestsText(cost.requests)}; ${requestsText(cost.systemCalls)}`,
+    (cost) => `- **${cost.name}**, per ${cost.per}: ${countsText(cost.requests)}; ${countsText(cost.systemCalls)}`,
   );
   return `Medians of rounds, with caller and server on one processor. "Server" is the processor time of all threads of the server
 (proc_pid_schedstat), "one request" the same divided by the requests of a step but FORGET, "kernel" the part of it in system calls
@@ -292,7 +291,8 @@ ${table([head, ...times])}
 
 ![Where the time goes](${PLOT})
 
-Requests and system calls of the server, of one step:
+Requests and system calls of the server, of one step. Counting slows the server, so that the next request waits when one is
+answered: otherwise each may take one epoll_pwait more, and one read that finds nothing.
 
 ${lines.join('\n')}
 

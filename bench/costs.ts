@@ -29,9 +29,19 @@ export function spent(before: ProcessorTime, after: ProcessorTime): { readonly u
   };
 }
 
-/** VmRSS: with what it has touched of shared memory files. */
-export function residentBytes(pid: number): number {
-  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) * 1024;
+export interface Resident {
+  /** VmRSS: with what it has touched of shared memory files. */
+  readonly all: number;
+  /** RssShmem: what it has touched of them, which are its tables. */
+  readonly tables: number;
+}
+
+export function resident(pid: number): Resident {
+  const text = readFileSync(`/proc/${pid}/status`, 'utf8');
+  return {
+    all: Number(/^VmRSS:\s+(\d+)/m.exec(text)?.[1]) * 1024,
+    tables: Number(/^RssShmem:\s+(\d+)/m.exec(text)?.[1]) * 1024,
+  };
 }
 
 /** The kernel's slabs of the whole machine: inodes, names and all else that isn't pages. */

@@ -43,7 +43,7 @@ export function hostOf(growths: readonly Growth[]): Host {
     return {
       what,
       count,
-      server: Math.max(0, step?.bytesEach ?? Number.NaN) * count,
+      server: Math.max(step?.bytesEach ?? Number.NaN, step?.tableBytesEach ?? 0) * count,
       kernel: Math.max(0, step?.kernelBytesEach ?? 0) * count,
     };
   };

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { run } from '../../src/demo/commands.ts';
 import type { Stage } from '../../src/demo/stage.ts';
-import { kernelBytes, residentBytes } from '../costs.ts';
+import { kernelBytes, resident } from '../costs.ts';
 import { type Daemon, mountOurs } from '../daemon.ts';
 import { Prober } from '../helpers.ts';
 import type { LoopName, Timed } from '../loops/prober.ts';
@@ -64,7 +64,7 @@ async function mounted<T>(
 interface Adding {
   readonly folder: (count: number) => string;
   /** Before the memory is looked at. */
-  readonly before?: { readonly loop: LoopName; readonly folder: (count: number) => string };
+  readonly known?: { readonly loop: LoopName; readonly folder: (count: number) => string };
   readonly add: LoopName;
   readonly find: LoopName;
   readonly findAt: (count: number) => string;
@@ -73,22 +73,24 @@ interface Adding {
 async function grow(
   { daemon, prober, root }: Mounted,
   counts: readonly number[],
-  { folder, before, add, find, findAt }: Adding,
+  { folder, known, add, find, findAt }: Adding,
   signal: AbortSignal,
 ): Promise<readonly Step[]> {
   const steps: Step[] = [];
   for (const { count, more } of added(counts)) {
     signal.throwIfAborted();
-    if (before !== undefined) await prober.time(before.loop, join(root, before.folder(count)), more);
-    const server = residentBytes(daemon.pid);
+    if (known !== undefined) await prober.time(known.loop, join(root, known.folder(count)), more);
+    const before = resident(daemon.pid);
     const kernel = kernelBytes();
     const adding = await prober.time(add, join(root, folder(count)), more);
     const each = (now: number, then: number): number => (now - then) / adding.steps;
-    const bytesEach = each(residentBytes(daemon.pid), server);
+    const after = resident(daemon.pid);
+    const bytesEach = each(after.all, before.all);
+    const tableBytesEach = each(after.tables, before.tables);
     const kernelBytesEach = each(kernelBytes(), kernel);
     const finding = await prober.time(find, join(root, findAt(count)), Math.min(LOOKS, more));
     const us = ({ us: all, steps: of }: Timed): number => all / of;
-    steps.push({ count, bytesEach, kernelBytesEach, addUs: us(adding), findUs: us(finding) });
+    steps.push({ count, bytesEach, tableBytesEach, kernelBytesEach, addUs: us(adding), findUs: us(finding) });
   }
   return steps;
 }
@@ -144,7 +146,7 @@ export async function mountGrowing(stage: Stage, sizes: ScaleSizes, signal: Abor
       sizes.open,
       {
         folder,
-        before: { loop: 'list-long', folder },
+        known: { loop: 'list-long', folder },
         add: 'hold',
         find: 'stat-forced',
         findAt: (count) => `open-${count}/file-0`,
@@ -159,7 +161,7 @@ export async function mountGrowing(stage: Stage, sizes: ScaleSizes, signal: Abor
       sizes.mappings,
       {
         folder: clones,
-        before: { loop: 'list-long', folder: clones },
+        known: { loop: 'list-long', folder: clones },
         add: 'open-close',
         find: 'open-close',
         findAt: clones,

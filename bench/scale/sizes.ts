@@ -14,7 +14,7 @@ export const scaleSizes: Readonly<Record<Extent, ScaleSizes>> = {
   normal: {
     nodes: [1000, 10_000, 100_000],
     open: [100, 1000, 10_000],
-    mappings: [100, 1000, 10_000, 30_000],
+    mappings: [100, 1000, 10_000, 100_000],
     extents: [1000, 10_000, 100_000, 1_000_000],
   },
   full: {
@@ -30,6 +30,8 @@ export interface Step {
   readonly count: number;
   /** Of the server for each that was added in this step. */
   readonly bytesEach: number;
+  /** Of it in the tables that another server would take over; the rest is the interpreter's. */
+  readonly tableBytesEach: number | undefined;
   /** The kernel's slabs, which others change as well; of what isn't mounted there are none. */
   readonly kernelBytesEach: number | undefined;
   /** Microseconds to add one, and to find one when there are so many. */

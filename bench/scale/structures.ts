@@ -73,6 +73,7 @@ async function grow(structure: Structure, counts: readonly number[], signal: Abo
     steps.push({
       count,
       bytesEach: (structure.heldBytes() - before) / more,
+      tableBytesEach: undefined,
       kernelBytesEach: undefined,
       addUs: (spentMs * 1000) / more,
       findUs: median(finds),

@@ -15,7 +15,7 @@ import { type DataSizes, dataQuestions, normalSizes, shortSizes } from './questi
 const IMAGE_BYTES = 32 * 1024 ** 3;
 const PLOT = 'bench-data.svg';
 const plotPlaces: readonly PlaceName[] = ['bindfs', 'mergerfs', 'sharedext'];
-/** What the other places would only repeat is left out of the short form; the section `metadata` has all of them there, too. */
+/** The short form does without those that the section `metadata` has in its own. */
 const shortPlaces: readonly PlaceName[] = ['bare', 'again', 'copied-up', 'bindfs', 'nosharedext', 'sharedext', 'over'];
 /** How much longer than on the bare filesystem reading may take. */
 const NEAR = 1.02;

@@ -32,6 +32,9 @@ const PLOT = 'bench-metadata.svg';
 const plotRows: readonly string[] = [rowNames.statUncached, rowNames.openClose, rowNames.grep, rowNames.status];
 const plotPlaces: readonly PlaceName[] = ['bindfs', 'fuse-overlayfs', 'mergerfs', 'sharedext', 'over'];
 
+/** Those that the short form of the section `data` has are left out of this one's. */
+const shortPlaces = placeNames.filter((name) => name !== 'again' && name !== 'copied-up');
+
 /** Rows that are measured also with callers and servers wherever the scheduler puts them. */
 const spreadRows: readonly string[] = [
   rowNames.statUncached,
@@ -77,8 +80,9 @@ async function measure({ filesystem, extent, signal, tell }: Asked, sizes: Metad
   try {
     tell('making many files');
     const source = makeSource(stage);
-    const files = await fillForMetadata(source, sizes, placeNames);
-    const places = await openPlaces(stage, source, placeNames);
+    const names = extent === 'short' ? shortPlaces : placeNames;
+    const files = await fillForMetadata(source, sizes, names);
+    const places = await openPlaces(stage, source, names);
     const prober = new Prober();
     stage.undo(() => prober.end());
     const tools: Tools = { prober, crowd: new Crowd(0), warmUp: extent !== 'short', signal };

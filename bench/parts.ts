@@ -1,18 +1,25 @@
 /**
- * What a read on the composed route is made of, in this process: finding the piece, copying it from the page cache, and what
+ * The section `parts`: what a read on the composed route is made of, in this process: finding the piece, copying it from the page cache, and what
  * moving it by splice(2) would take instead. Microseconds each, medians.
  */
 
+import { randomFillSync } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { FIRST_LINEAR, IntervalMap } from '../src/base/intervalmap.ts';
 import * as c from '../src/base/linux.ts';
 import { putString } from '../src/base/memory.ts';
 import { setU64 } from '../src/base/struct.ts';
+import { programPath } from '../src/cli/package.ts';
 import { run } from '../src/demo/commands.ts';
+import { makeStage } from '../src/demo/stage.ts';
 import * as libc from '../src/sys/libc.ts';
 import { allocate } from '../src/sys/memory.ts';
-import { median } from './answers.ts';
+import { median } from './asking.ts';
+import type { Asked, Section, SectionResult } from './section.ts';
+import { table, time } from './tables.ts';
 
-export interface Part {
+interface Part {
   readonly bytes: number;
   /** One lookup in a map of a hundred thousand extents. */
   readonly findUs: number;
@@ -29,6 +36,8 @@ const EXTENTS = 100_000;
 const MOST_PLACES = 50;
 const ROUNDS = 5;
 const STEPS = 400;
+const IMAGE_BYTES = 1024 ** 3;
+const FILE_BYTES = 64 << 20;
 const SPLICE_F_MOVE = 1;
 const F_SETPIPE_SZ = 1031;
 
@@ -51,7 +60,7 @@ function opened(path: string, flags: number): number {
 }
 
 /** `file` is a large resident file; `folder` takes a fifo. */
-export async function partsOfARead(file: string, folder: string): Promise<readonly Part[]> {
+async function partsOfARead(file: string, folder: string): Promise<readonly Part[]> {
   const fifo = `${folder}/pipe`;
   await run('mkfifo', [fifo]);
   const descriptors = [
@@ -95,3 +104,32 @@ function partsOf(bytes: number, fd: number, pipe: number, nowhere: number, sink:
   });
   return { bytes, findUs, preadUs, spliceUs, writeUs };
 }
+
+function text(parts: readonly Part[]): string {
+  const body = parts.map(({ bytes, findUs, preadUs, writeUs, spliceUs }) => [
+    `${bytes / 1024} KiB`,
+    ...[findUs, preadUs, writeUs, spliceUs].map(time),
+  ]);
+  const head = ['', 'find the piece', 'read it (preadv2)', 'copy it out (write)', 'splice in and out instead'];
+  return `Each row takes one piece of resident pages, in a process that does nothing else: finding it in a map of 100,000 extents,
+copying it into the server's memory, and copying it on, as the answer on /dev/fuse does. The last column moves
+the pages through a pipe without copying them into the server (splice, in and out): what it is below the sum of the two
+before it is what zero-copy could save at most.
+
+${table([head, ...body])}`;
+}
+
+async function measure({ filesystem, tell }: Asked): Promise<SectionResult> {
+  const stage = await makeStage(filesystem, IMAGE_BYTES, programPath, 'sharedext-bench-');
+  try {
+    tell('taking a read apart');
+    const file = join(stage.source, 'file');
+    writeFileSync(file, randomFillSync(new Uint8Array(FILE_BYTES)));
+    const parts = await partsOfARead(file, stage.folder);
+    return { text: text(parts), plots: [], numbers: parts };
+  } finally {
+    await stage.dispose();
+  }
+}
+
+export const partsSection: Section = { name: 'parts', title: 'What a composed read is made of', run: measure };

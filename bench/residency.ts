@@ -1,5 +1,5 @@
 /**
- * What one domain can find out by time about what another has read. In each trial A has read a file or, by chance, another one
+ * The section `residency`: what one domain can find out by time about what another has read. In each trial A has read a file or, by chance, another one
  * that nobody else has a clone of; then B times its own first read of its clone. If A's reading shows, B's times tell the two
  * kinds of trials apart: an area under the curve (AUC) of 1. If it doesn't, they are as good as a coin: 0.5.
  *
@@ -14,12 +14,14 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import * as c from '../src/base/linux.ts';
 import { putString } from '../src/base/memory.ts';
+import { programPath } from '../src/cli/package.ts';
 import { run } from '../src/demo/commands.ts';
-import type { Stage } from '../src/demo/stage.ts';
+import { makeStage, type Stage } from '../src/demo/stage.ts';
 import * as libc from '../src/sys/libc.ts';
 import { allocate } from '../src/sys/memory.ts';
-import { median } from './answers.ts';
+import { median } from './asking.ts';
 import { type Comparison, compare } from './ranks.ts';
+import type { Asked, Section, SectionResult } from './section.ts';
 
 const SIZES = [16 << 10, 128 << 10, 512 << 10] as const;
 const PASSES = ['first', 'again'] as const;
@@ -28,7 +30,7 @@ const KINDS = ['one', 'two'] as const;
 const CTIME_MS = 100;
 const STORE = '.sharedext';
 
-export interface ResidencyRow {
+interface ResidencyRow {
   /** Whether A and B are in one domain or in two. */
   readonly domains: (typeof KINDS)[number];
   readonly pass: (typeof PASSES)[number];
@@ -173,7 +175,7 @@ function rowsOf(times: readonly Times[], pass: ResidencyRow['pass']): ResidencyR
 }
 
 /** Measures on a mount of its own, with as many trials for each row. */
-export async function residencyByTime(stage: Stage, trials: number, signal: AbortSignal): Promise<ResidencyRow[]> {
+async function residencyByTime(stage: Stage, trials: number, signal: AbortSignal): Promise<ResidencyRow[]> {
   const files = await makeFiles(stage.source, trials, signal);
   await run('umount', [stage.source]);
   await run('mount', [stage.device, stage.source]);
@@ -195,7 +197,7 @@ function sizeText(bytes: number): string {
   return `${bytes >> 10} KiB`;
 }
 
-export function residencyText(rows: readonly ResidencyRow[]): string {
+function residencyText(rows: readonly ResidencyRow[]): string {
   const lines = [
     '| domains | pass | size | timed | A read it | A read another | AUC | 95% | p |',
     '| ------- | ---- | ---- | ----- | --------- | -------------- | --- | --- | - |',
@@ -217,3 +219,29 @@ export function residencyText(rows: readonly ResidencyRow[]): string {
   }
   return lines.join('\n');
 }
+
+const IMAGE_BYTES = 16 * 1024 ** 3;
+/** For each row, about half of them with a read by the other. */
+const TRIALS = { short: 10, normal: 240, full: 480 } as const;
+
+const METHOD = `What one domain can find out by time about what another has read ([security.md](security.md)). A reads a file or, by chance,
+another one, and B times its own first open and read of its clone; each trial has files of its own. AUC is how probable it is that
+B's time is longer when A has not read the file: 1 tells it every time, 0.5 is a coin; with its interval of 95%, and p by Mann and
+Whitney.`;
+
+async function answer({ filesystem, extent, signal, tell }: Asked): Promise<SectionResult> {
+  const stage = await makeStage(filesystem, IMAGE_BYTES, programPath, 'sharedext-bench-');
+  try {
+    tell('reading in two domains');
+    const rows = await residencyByTime(stage, TRIALS[extent], signal);
+    return { text: `${METHOD}\n\n${residencyText(rows)}`, plots: [], numbers: rows };
+  } finally {
+    await stage.dispose();
+  }
+}
+
+export const residencySection: Section = {
+  name: 'residency',
+  title: 'What a time tells of the reads of others',
+  run: answer,
+};

@@ -1,5 +1,5 @@
 /**
- * `sharedext report` beside vmtouch, which counts resident pages and knows nothing of extents, on a tree and nine snapshots of
+ * The section `reports`: `sharedext report` beside vmtouch, which counts resident pages and knows nothing of extents, on a tree and nine snapshots of
  * it: with nothing of them in memory, and right after all of them were read.
  */
 
@@ -8,14 +8,23 @@ import { join } from 'node:path';
 import { programPath } from '../src/cli/package.ts';
 import { run } from '../src/demo/commands.ts';
 import { dropCaches } from '../src/demo/measure.ts';
-import type { FilesystemName, Stage } from '../src/demo/stage.ts';
+import { type FilesystemName, makeStage, type Stage } from '../src/demo/stage.ts';
+import type { Asked, Extent, Section, SectionResult } from './section.ts';
+import { bytes, table, time, times, whole } from './tables.ts';
 
 const TREES = 10;
 const FILES_PER_FOLDER = 50;
 /** Files are of one to so many blocks. */
 const MAX_BLOCKS = 8;
 const BLOCK_BYTES = 4096;
-const ROUNDS = 3;
+const IMAGE_BYTES = 16 * 1024 ** 3;
+/** Files of a tree that has nine snapshots. */
+const treeSizes: Readonly<Record<Extent, readonly number[]>> = {
+  short: [200],
+  normal: [5000, 10_000, 20_000],
+  full: [5000, 10_000, 20_000, 40_000],
+};
+const rounds: Readonly<Record<Extent, number>> = { short: 1, normal: 3, full: 5 };
 const KIB = 1024;
 
 /** Runs a command; prints how long it took in seconds, and the most memory that it had, in KiB. */
@@ -26,12 +35,12 @@ subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNUL
 print(time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 `;
 
-export interface Metered {
+interface Metered {
   readonly seconds: number;
   readonly peakBytes: number;
 }
 
-export interface SnapshotsAnswer {
+interface SnapshotsAnswer {
   /** Of one tree, of ten. */
   readonly files: number;
   readonly inMemory: 'nothing' | 'everything';
@@ -40,14 +49,14 @@ export interface SnapshotsAnswer {
   readonly vmtouch: Metered | undefined;
 }
 
-export async function reportsOfSnapshots(
+async function reportsOfSnapshots(
   stage: Stage,
   filesystem: FilesystemName,
-  sizes: readonly number[],
+  extent: Extent,
   signal: AbortSignal,
 ): Promise<SnapshotsAnswer[]> {
   const answers: SnapshotsAnswer[] = [];
-  for (const files of sizes) {
+  for (const files of treeSizes[extent]) {
     const folder = join(stage.source, `snapshots-${files}`);
     const trees = await makeTrees(folder, filesystem, files, signal);
     // vmtouch takes the root of a btrfs subvolume for a loop: it is given what is in it.
@@ -63,8 +72,8 @@ export async function reportsOfSnapshots(
       answers.push({
         files,
         inMemory,
-        report: await median(before, process.execPath, [programPath, 'report', folder], signal),
-        vmtouch: vmtouch ? await median(before, 'vmtouch', given, signal) : undefined,
+        report: await median(rounds[extent], before, process.execPath, [programPath, 'report', folder], signal),
+        vmtouch: vmtouch ? await median(rounds[extent], before, 'vmtouch', given, signal) : undefined,
       });
     }
   }
@@ -111,18 +120,47 @@ async function hasVmtouch(): Promise<boolean> {
 }
 
 async function median(
+  count: number,
   before: () => Promise<void>,
   command: string,
   words: readonly string[],
   signal: AbortSignal,
 ): Promise<Metered> {
   const runs: Metered[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
+  for (let round = 0; round < count; round++) {
     await before();
     const printed = await run('python3', ['-c', METER, command, ...words], signal);
     const [seconds = Number.NaN, peak = Number.NaN] = printed.trim().split(' ').map(Number);
     runs.push({ seconds, peakBytes: peak * KIB });
   }
   runs.sort((a, b) => a.seconds - b.seconds);
-  return runs[Math.floor(ROUNDS / 2)] ?? { seconds: Number.NaN, peakBytes: Number.NaN };
+  return runs[Math.floor(count / 2)] ?? { seconds: Number.NaN, peakBytes: Number.NaN };
 }
+
+function text(answers: readonly SnapshotsAnswer[]): string {
+  const cells = (metered: Metered | undefined): string[] =>
+    metered === undefined ? ['–', '–'] : [time(metered.seconds * 1_000_000), bytes(metered.peakBytes)];
+  const body = answers.map(({ files, inMemory, report, vmtouch }) => {
+    const ratio = vmtouch === undefined ? '–' : times(report.seconds / vmtouch.seconds);
+    return [`10 × ${whole(files)} files, ${inMemory}`, ...cells(report), ...cells(vmtouch), ratio];
+  });
+  return `\`sharedext report\` on a tree and nine snapshots of it, beside vmtouch, which counts the pages of files and doesn't know which
+are copies. Whole processes, with their start; the folders were in memory. Right after all files were read ("everything";
+what the kernel reclaims meanwhile isn't counted) each file's extents must be looked at as well. A peak of some 14 MiB is that of the
+meter itself: what is measured had that or less.
+
+${table([['in memory', 'report', 'peak', 'vmtouch', 'peak', 'ratio of times'], ...body])}`;
+}
+
+async function measure({ filesystem, extent, signal, tell }: Asked): Promise<SectionResult> {
+  const stage = await makeStage(filesystem, IMAGE_BYTES, programPath, 'sharedext-bench-');
+  try {
+    tell('reports of snapshots');
+    const answers = await reportsOfSnapshots(stage, filesystem, extent, signal);
+    return { text: text(answers), plots: [], numbers: answers };
+  } finally {
+    await stage.dispose();
+  }
+}
+
+export const reportsSection: Section = { name: 'reports', title: 'Reports', run: measure };

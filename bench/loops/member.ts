@@ -1,0 +1,29 @@
+/** One of many processes that read or write a file at once: it does its part when it is told, and says when it was done. */
+
+import { readAtRandom, writeAndFlush } from './content.ts';
+
+export interface Part {
+  readonly loop: 'read-random' | 'write-flush';
+  readonly path: string;
+  readonly count: number;
+}
+
+/** By the machine's monotonic clock, which all processes have in common; in microseconds. */
+export interface Span {
+  readonly from: number;
+  readonly to: number;
+}
+
+const now = (): number => Number(process.hrtime.bigint()) / 1000;
+
+process.on('message', (part: Part) => {
+  const from = now();
+  try {
+    if (part.loop === 'read-random') readAtRandom(part);
+    else writeAndFlush(part);
+    const span: Span = { from, to: now() };
+    process.send?.(span);
+  } catch (error) {
+    process.send?.({ error: `Cannot do ${part.loop} on ${part.path}: ${String(error)}` });
+  }
+});

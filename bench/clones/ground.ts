@@ -4,7 +4,9 @@
  *
  *     <stage>/peer/N            where the trees of a peer are mounted, if they are mounts
  *     <stage>/lower             where an image file is mounted
- *     <source>/<work>/N         clones, or the upper layers of overlays
+ *     <source>/<image>/tree     the image; on btrfs, <image> is a subvolume
+ *     <source>/<work>/N/tree    clones
+ *     <source>/<work>/N         upper layers of overlays
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -24,7 +26,7 @@ const SETTLED_MS = 1100;
 export interface Ground {
   readonly stage: Stage;
   readonly filesystem: FilesystemName;
-  /** The tree that all others are made of. */
+  /** The folder with the tree that all others are made of. */
   readonly image: string;
   /** A folder of the source for clones and upper layers. Clones that lie there already are used again. */
   readonly work: string;
@@ -83,10 +85,15 @@ async function unmount(point: string): Promise<void> {
   await run('umount', ['--lazy', point]).catch(() => '');
 }
 
+/** Where the tree is in an image's folder, or in a clone of it. */
+export function treeIn(folder: string): string {
+  return join(folder, 'tree');
+}
+
 /** On btrfs a clone is a snapshot of the subvolume, on XFS a copy by reflinks. */
 export async function clone({ filesystem, image, work, settled, signal }: Ground, index: number): Promise<string> {
   const path = join(work, String(index));
-  if (existsSync(path)) return path;
+  if (existsSync(path)) return treeIn(path);
   mkdirSync(work, { recursive: true });
   if (filesystem === 'btrfs') await run('btrfs', ['subvolume', 'snapshot', image, path]);
   else {
@@ -94,7 +101,7 @@ export async function clone({ filesystem, image, work, settled, signal }: Ground
     // A snapshot has the times of what it was made of, a copy has its own.
     if (settled) await pause(SETTLED_MS);
   }
-  return path;
+  return treeIn(path);
 }
 
 /** An empty folder for a mount. */
@@ -127,19 +134,19 @@ export function layers(ground: Ground, lower: string, index: number): Layers {
 export const optionsOf = ({ lower, upper, work }: Layers): string =>
   `lowerdir=${lower},upperdir=${upper},workdir=${work}`;
 
-/** Without it, folders of two btrfs subvolumes can have the same number, and programs think that they are one. */
-const OVERLAY_OPTIONS = 'xino=on';
+/**
+ * The common lower layer of overlays. On btrfs it must be in the subvolume of the upper layers: in two subvolumes folders have the same
+ * numbers, and to programs that look out for loops they are one.
+ */
+export async function commonLower({ filesystem, image, work }: Ground): Promise<string> {
+  if (filesystem !== 'btrfs') return treeIn(image);
+  if (!existsSync(work)) await run('btrfs', ['subvolume', 'snapshot', image, work]);
+  return treeIn(work);
+}
 
 export async function overlay(ground: Ground, lower: string, index: number, undo: Undo): Promise<string> {
   const point = peerPoint(ground, index, undo);
-  await run('mount', [
-    '-t',
-    'overlay',
-    'overlay',
-    '-o',
-    `${OVERLAY_OPTIONS},${optionsOf(layers(ground, lower, index))}`,
-    point,
-  ]);
+  await run('mount', ['-t', 'overlay', 'overlay', '-o', optionsOf(layers(ground, lower, index)), point]);
   undo.push(() => unmount(point));
   return point;
 }
@@ -190,10 +197,11 @@ export async function mountImage(ground: Ground, type: string, file: string, poi
 /** The image as a file, made once for a source. */
 export async function packed(ground: Ground, type: 'squashfs' | 'erofs'): Promise<string> {
   const file = `${ground.image}.${type}`;
+  const tree = treeIn(ground.image);
   if (existsSync(file)) return file;
   const maker: Readonly<Record<typeof type, readonly [string, ...string[]]>> = {
-    squashfs: ['mksquashfs', ground.image, file, '-comp', 'lz4', '-noappend', '-quiet', '-no-progress'],
-    erofs: ['mkfs.erofs', '--quiet', '-d1', file, ground.image],
+    squashfs: ['mksquashfs', tree, file, '-comp', 'lz4', '-noappend', '-quiet', '-no-progress'],
+    erofs: ['mkfs.erofs', '--quiet', '-d1', file, tree],
   };
   const [command, ...words] = maker[type];
   await run(command, words, ground.signal);

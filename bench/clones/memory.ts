@@ -1,13 +1,13 @@
 /** Section: how much memory many trees of one image take, by the way they were made. */
 
 import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { UserError } from '../../src/base/errno.ts';
 import { programPath } from '../../src/cli/package.ts';
 import { run } from '../../src/demo/commands.ts';
 import { makeStage, type Stage } from '../../src/demo/stage.ts';
 import type { Asked, Extent, Section } from '../section.ts';
-import type { Ground, Peer } from './ground.ts';
+import { type Ground, type Peer, treeIn } from './ground.ts';
 import { type Image, makeImage } from './image.ts';
 import { memoryResult } from './memorytext.ts';
 import { nosharedext, others, sharedext } from './peers.ts';
@@ -37,7 +37,7 @@ export interface Memory {
   readonly leftOut: readonly LeftOut[];
 }
 
-/** An empty folder for an image, which on btrfs is a subvolume. */
+/** Makes an image in a folder of its own, which on btrfs is a subvolume. */
 export async function makeImageIn(
   stage: Stage,
   name: string,
@@ -47,7 +47,8 @@ export async function makeImageIn(
   const folder = join(stage.source, name);
   if (filesystem === 'btrfs') await run('btrfs', ['subvolume', 'create', folder]);
   else mkdirSync(folder);
-  return makeImage(folder, extent, signal);
+  mkdirSync(treeIn(folder));
+  return makeImage(treeIn(folder), extent, signal);
 }
 
 async function measured(stage: Stage, asked: Asked): Promise<Memory> {
@@ -59,7 +60,7 @@ async function measured(stage: Stage, asked: Asked): Promise<Memory> {
   const ground = (name: string, from: Image): Ground => ({
     stage,
     filesystem,
-    image: from.folder,
+    image: dirname(from.folder),
     work: join(stage.source, name),
     settled: true,
     signal,

@@ -4,6 +4,7 @@ import { join, relative } from 'node:path';
 import { run } from '../../src/demo/commands.ts';
 import {
   clone,
+  commonLower,
   descendants,
   type Ground,
   layers,
@@ -40,7 +41,11 @@ const commonOverlay: Peer = {
   control: false,
   commonInodes: true,
   overClones: false,
-  open: (ground) => opened(ground, async () => (index, undo) => overlay(ground, ground.image, index, undo)),
+  open: (ground) =>
+    opened(ground, async () => {
+      const lower = await commonLower(ground);
+      return (index, undo) => overlay(ground, lower, index, undo);
+    }),
 };
 
 const copiedOverlay: Peer = {
@@ -51,10 +56,13 @@ const copiedOverlay: Peer = {
   commonInodes: false,
   overClones: false,
   open: (ground) =>
-    opened(ground, async () => async (index, undo) => {
-      const point = await overlay(ground, ground.image, index, undo);
-      await run('chown', ['-R', '--no-dereference', OWNER, point], ground.signal);
-      return point;
+    opened(ground, async () => {
+      const lower = await commonLower(ground);
+      return async (index, undo) => {
+        const point = await overlay(ground, lower, index, undo);
+        await run('chown', ['-R', '--no-dereference', OWNER, point], ground.signal);
+        return point;
+      };
     }),
 };
 
@@ -90,15 +98,17 @@ const fuseOverlay: Peer = {
   overClones: false,
   open: (ground) => {
     const pids: number[] = [];
-    const make = async (index: number, undo: Undo): Promise<string> => {
-      const point = peerPoint(ground, index, undo);
-      const options = optionsOf(layers(ground, ground.image, index));
-      pids.push(await serve('fuse-overlayfs', ['-f', '-o', options, point], point, undo));
-      return point;
-    };
     return opened(
       ground,
-      async () => make,
+      async () => {
+        const lower = await commonLower(ground);
+        return async (index, undo) => {
+          const point = peerPoint(ground, index, undo);
+          const options = optionsOf(layers(ground, lower, index));
+          pids.push(await serve('fuse-overlayfs', ['-f', '-o', options, point], point, undo));
+          return point;
+        };
+      },
       () => pids,
     );
   },

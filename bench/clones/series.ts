@@ -2,10 +2,10 @@
 
 import { totalmem } from 'node:os';
 import { join } from 'node:path';
-import { dropCaches, readTree, residentBytes } from '../../src/demo/measure.ts';
+import { readTree, residentBytes } from '../../src/demo/measure.ts';
 import type { Ground, Peer, Trees } from './ground.ts';
 import type { Image } from './image.ts';
-import { growth, type MemoryUse, memoryUse, totalOf } from './memoryuse.ts';
+import { dropCachesOf, growth, type MemoryUse, memoryUse, totalOf } from './memoryuse.ts';
 import { start } from './programs.ts';
 
 /** Beyond it the kernel may begin to reclaim, and less than what a peer takes would be seen. */
@@ -45,7 +45,7 @@ async function useTree(path: string, image: Image, signal: AbortSignal): Promise
  */
 async function baseline(peer: Peer, warm: Ground, small: Image): Promise<MemoryUse> {
   await peer.prepare?.(warm);
-  await dropCaches();
+  await dropCachesOf(warm.stage.source);
   const trees = await peer.open(warm);
   try {
     await useTree(await trees.next(), small, warm.signal);

@@ -48,11 +48,11 @@ export interface Peer {
   readonly name: string;
   /** What it is, for the list below the table. */
   readonly what: string;
-  readonly ours: boolean;
-  /** Whether it is the control: sharedext's mount without sharing. */
-  readonly control: boolean;
-  /** Whether all trees have the image's inodes, so that its pages are shared as long as nothing was changed. */
-  readonly commonInodes: boolean;
+  /**
+   * Whether each tree has files of its own, or all have those of the image as long as nothing was changed. The control is
+   * sharedext's mount without sharing.
+   */
+  readonly kind: 'own files' | 'common files' | 'control' | 'ours';
   /** Whether its trees are clones, or something mounted over each. */
   readonly overClones: boolean;
   /** Makes what all trees have in common and what isn't measured, such as an image file. */
@@ -160,12 +160,15 @@ export async function serve(command: string, words: readonly string[], point: st
   });
   let over = false;
   const ended = new Promise<void>((resolve) => {
-    for (const event of ['close', 'error'] as const) {
-      child.once(event, () => {
-        over = true;
-        resolve();
-      });
-    }
+    child.once('close', () => {
+      over = true;
+      resolve();
+    });
+    child.once('error', (error) => {
+      said = error.message;
+      over = true;
+      resolve();
+    });
   });
   undo.push(async () => {
     if (mounts().some((entry) => entry.mountpoint === point)) await unmount(point);

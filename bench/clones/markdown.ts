@@ -18,3 +18,18 @@ export function list(items: readonly string[]): string {
 export function mib(bytes: number): string {
   return Math.round(bytes / 1024 ** 2).toLocaleString('en-US');
 }
+
+/** A message as a sentence; some end with a question. */
+export function sentence(text: string): string {
+  return /[.?!]$/.test(text) ? text : `${text}.`;
+}
+
+/** What isn't in the tables, with the reasons. */
+export function absences(leftOut: readonly { readonly name: string; readonly reason: string }[]): string[] {
+  return leftOut.map(({ name, reason }) => `${name} was left out: ${sentence(reason)}`);
+}
+
+/** A list and an empty line after it; nothing where there is nothing to list. */
+export function optionalList(items: readonly string[]): string {
+  return items.length === 0 ? '' : `${list(items)}\n\n`;
+}

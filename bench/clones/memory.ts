@@ -77,7 +77,7 @@ async function measured(stage: Stage, asked: Asked): Promise<Memory> {
     try {
       series.push(await measureSeries({ peer, ground: ground(work, image), image, warm, counts: wanted, tell }));
     } catch (error) {
-      if (peer.ours || !(error instanceof UserError)) throw error;
+      if (peer.kind === 'ours' || !(error instanceof UserError)) throw error;
       leftOut.push({ name: peer.name, reason: error.message });
     }
   }

@@ -3,7 +3,7 @@
 import { barChart, lineChart } from '../plot.ts';
 import type { Plot, SectionResult } from '../section.ts';
 import { breakEven, bytesPerTree } from './breakeven.ts';
-import { list, mib, table } from './markdown.ts';
+import { absences, list, mib, optionalList, table } from './markdown.ts';
 import type { Memory } from './memory.ts';
 import { totalOf } from './memoryuse.ts';
 import type { Point, Series } from './series.ts';
@@ -15,7 +15,7 @@ const at = ({ points }: Series, trees: number): Point | undefined => points.find
 
 /** The largest number of trees that all series reach, but for the control. */
 function common({ series, counts }: Memory): number {
-  const compared = series.filter(({ peer }) => !peer.control);
+  const compared = series.filter(({ peer }) => peer.kind !== 'control');
   return counts.findLast((count) => compared.every((one) => at(one, count) !== undefined)) ?? 1;
 }
 
@@ -55,7 +55,7 @@ function pageCaches(result: Memory): string {
 }
 
 function parts(result: Memory, trees: number): string {
-  const ours = result.series.find(({ peer }) => peer.ours);
+  const ours = result.series.find(({ peer }) => peer.kind === 'ours');
   const point = ours && at(ours, trees);
   const rows = named(result).flatMap(({ name, series }) => {
     const found = at(series, trees);
@@ -68,7 +68,7 @@ function parts(result: Memory, trees: number): string {
 }
 
 function evens(result: Memory): string {
-  const ours = result.series.find(({ peer }) => peer.ours);
+  const ours = result.series.find(({ peer }) => peer.kind === 'ours');
   if (ours === undefined) return '';
   const best = result.notInline?.series;
   const rows = result.series
@@ -97,18 +97,23 @@ function evens(result: Memory): string {
 
 function verdict(result: Memory): string[] {
   const said: string[] = [];
-  for (const { name, series, pageBytes } of named(result).filter((one) => one.series.peer.ours)) {
+  for (const { name, series, pageBytes } of named(result).filter((one) => one.series.peer.kind === 'ours')) {
     const ratios = series.points.map(({ use }) => use.pageCache / pageBytes);
     const worst = Math.max(...ratios);
+    const one = result.series.find(({ peer }) => peer.name === 'clones, bare')?.points[0];
+    const bare =
+      one === undefined
+        ? ''
+        : ` One clone on the bare filesystem takes ${(one.use.pageCache / result.image.pageBytes).toFixed(3)}.`;
     const counted =
       series.filePages === undefined
         ? ''
         : `; the pages of files alone, by cachestat(2), with ${series.points.at(-1)?.trees} trees: ${(series.filePages / pageBytes).toFixed(3)}`;
     said.push(
-      `${name}: page cache at most ${worst.toFixed(3)} times the unique bytes, ${worst <= GOAL ? 'within' : 'above'} the goal of ${GOAL} for every number of trees${counted}.`,
+      `${name}: page cache at most ${worst.toFixed(3)} times the unique bytes, ${worst <= GOAL ? 'within' : 'above'} the goal of ${GOAL} for every number of trees${counted}.${bare}`,
     );
   }
-  const ours = result.series.find(({ peer }) => peer.ours);
+  const ours = result.series.find(({ peer }) => peer.kind === 'ours');
   const best = result.notInline?.series ?? ours;
   for (const mine of new Set([ours, best])) {
     if (mine === undefined) continue;
@@ -117,7 +122,7 @@ function verdict(result: Memory): string[] {
       return a === undefined || b === undefined || totalOf(b.use) > totalOf(a.use);
     };
     const from2 = result.counts.filter((count) => count >= 2);
-    const rivals = result.series.filter(({ peer }) => !peer.ours && !peer.commonInodes);
+    const rivals = result.series.filter(({ peer }) => peer.kind === 'own files');
     const lost = rivals.filter((series) => !from2.every((count) => larger(count, series)));
     const which = mine === ours ? 'sharedext' : 'sharedext with max_inline=0';
     const against = 'every way that gives each tree files of its own';
@@ -132,10 +137,10 @@ function verdict(result: Memory): string[] {
 
 function linesPlot(result: Memory): Plot {
   const lines = result.series
-    .filter(({ peer }) => !peer.control)
+    .filter(({ peer }) => peer.kind !== 'control')
     .map(({ peer, points }) => ({
       name: peer.name,
-      ours: peer.ours,
+      ours: peer.kind === 'ours',
       points: points.map(({ trees, use }) => [trees, totalOf(use) / 1024 ** 2] as const),
     }));
   return {
@@ -158,7 +163,7 @@ function partsPlot(result: Memory, trees: number): Plot {
       if (point === undefined) return [];
       const { pageCache, slab, servers } = point.use;
       const values = [pageCache, slab, servers].map((bytes) => Math.max(bytes, 0) / 1024 ** 2);
-      return [{ name, values, ours: series.peer.ours, label: `${mib(totalOf(point.use))} MiB` }];
+      return [{ name, values, ours: series.peer.kind === 'ours', label: `${mib(totalOf(point.use))} MiB` }];
     })
     .sort((a, b) => sum(b.values) - sum(a.values));
   return {
@@ -179,7 +184,7 @@ const sum = (values: readonly number[]): number => values.reduce((total, value) 
 function missing({ series, leftOut }: Memory): string[] {
   return [
     ...series.flatMap(({ peer, ended }) => (ended === undefined ? [] : [`${peer.name}: ${ended}.`])),
-    ...leftOut.map(({ name, reason }) => `${name} was left out: ${reason}.`),
+    ...absences(leftOut),
   ];
 }
 
@@ -203,11 +208,11 @@ ${list(series.map(({ peer }) => `**${peer.name}**: ${peer.what}`))}
 
 ${totals(result)}
 
-${absent.length === 0 ? '' : `${list(absent)}\n\n`}![Memory of many trees](bench-memory.svg)
+${optionalList(absent)}![Memory of many trees](bench-memory.svg)
 
 ${pageCaches(result)}
 
-Cached has the pages of btrfs's own trees in it, and whatever else the machine did meanwhile.
+Cached has ${asked.filesystem === 'btrfs' ? "the pages of btrfs's own trees in it, and " : ''}whatever else the machine did meanwhile.
 
 ${parts(result, trees)}
 

@@ -27,9 +27,7 @@ const OWNER = '100000:100000';
 const bare: Peer = {
   name: 'clones, bare',
   what: 'btrfs snapshots, or copies by reflink on XFS, with nothing above them',
-  ours: false,
-  control: false,
-  commonInodes: false,
+  kind: 'own files',
   overClones: true,
   open: (ground) => opened(ground, async () => (index) => clone(ground, index)),
 };
@@ -37,9 +35,7 @@ const bare: Peer = {
 const commonOverlay: Peer = {
   name: 'overlayfs, common lower',
   what: 'a mount of overlayfs for each tree, all over the image itself',
-  ours: false,
-  control: false,
-  commonInodes: true,
+  kind: 'common files',
   overClones: false,
   open: (ground) =>
     opened(ground, async () => {
@@ -51,9 +47,7 @@ const commonOverlay: Peer = {
 const copiedOverlay: Peer = {
   name: 'overlayfs, chown -R',
   what: `the same after \`chown -R ${OWNER}\`, as a container with ids of its own does at its first start: each file is copied up, by reflink`,
-  ours: false,
-  control: false,
-  commonInodes: false,
+  kind: 'own files',
   overClones: false,
   open: (ground) =>
     opened(ground, async () => {
@@ -69,9 +63,7 @@ const copiedOverlay: Peer = {
 const bindfs: Peer = {
   name: 'bindfs over clones',
   what: 'a mount of bindfs over each clone, which can show other owners without a copy',
-  ours: false,
-  control: false,
-  commonInodes: false,
+  kind: 'own files',
   overClones: true,
   open: (ground) => {
     const pids: number[] = [];
@@ -92,9 +84,7 @@ const bindfs: Peer = {
 const fuseOverlay: Peer = {
   name: 'fuse-overlayfs, common lower',
   what: 'a mount of fuse-overlayfs for each tree, all over the image itself',
-  ours: false,
-  control: false,
-  commonInodes: false,
+  kind: 'own files',
   overClones: false,
   open: (ground) => {
     const pids: number[] = [];
@@ -119,9 +109,7 @@ function imagePeer(type: 'squashfs' | 'erofs', how: string): Peer {
   return {
     name: `${type} + overlayfs`,
     what: `one mount of the image as ${type}, ${how}, and an overlay over it for each tree`,
-    ours: false,
-    control: false,
-    commonInodes: true,
+    kind: 'common files',
     overClones: false,
     prepare: (ground) => packed(ground, type),
     open: (ground) =>
@@ -138,9 +126,7 @@ function imagePeer(type: 'squashfs' | 'erofs', how: string): Peer {
 const erofsEach: Peer = {
   name: 'erofs, a mount each',
   what: 'a mount of the image as erofs for each tree, and an overlay over it: what different images with the same files have',
-  ours: false,
-  control: false,
-  commonInodes: false,
+  kind: 'own files',
   overClones: false,
   prepare: (ground) => packed(ground, 'erofs'),
   open: (ground) =>
@@ -166,9 +152,7 @@ async function mounted(ground: Ground, options: string): Promise<Trees> {
 export const nosharedext: Peer = {
   name: 'nosharedext over clones',
   what: 'the same mount as sharedext without sharing: the control',
-  ours: false,
-  control: true,
-  commonInodes: false,
+  kind: 'control',
   overClones: true,
   open: (ground) => mounted(ground, 'nosharedext'),
 };
@@ -176,9 +160,7 @@ export const nosharedext: Peer = {
 export const sharedext: Peer = {
   name: 'sharedext over clones',
   what: 'one mount over the folder that has all clones, with the default options',
-  ours: true,
-  control: false,
-  commonInodes: false,
+  kind: 'ours',
   overClones: true,
   open: (ground) => mounted(ground, 'sharedext'),
 };

@@ -93,7 +93,7 @@ export async function measureSeries({ peer, ground, image, warm, counts, tell }:
       }
       points.push({ trees: count, use: growth(await memoryUse(trees.servers()), before) });
     }
-    if (peer.ours) {
+    if (peer.kind === 'ours') {
       tell(`${peer.name}: counting pages`);
       filePages = await residentBytes([ground.work, join(ground.stage.source, '.sharedext')], signal);
     }

@@ -110,7 +110,7 @@ class Measuring {
         }
         peers.push({ peer, rounds: found });
       } catch (error) {
-        if (peer.ours || !(error instanceof UserError)) throw error;
+        if (peer.kind === 'ours' || !(error instanceof UserError)) throw error;
         this.leftOut.set(peer.name, { name: peer.name, reason: error.message });
       }
     }

@@ -2,7 +2,7 @@
 
 import { barChart } from '../plot.ts';
 import type { Plot, SectionResult } from '../section.ts';
-import { list, table } from './markdown.ts';
+import { absences, list, optionalList, table } from './markdown.ts';
 import { type Disk, LIMITS, type PeerStarts, type Start, type Starts } from './start.ts';
 
 /** How many times faster than on the bare filesystem later starts shall be when the disk is the limit. */
@@ -30,7 +30,7 @@ const whole =
 const ms = (value: number): string => `${value.toFixed(0)}`;
 
 function diskTable({ asked, image }: Starts, disk: Disk): string {
-  const ours = disk.peers.find(({ peer }) => peer.ours);
+  const ours = disk.peers.find(({ peer }) => peer.kind === 'ours');
   const head = image.programs.flatMap(({ name }) => [`${name}, first`, `÷ sharedext`, `${name}, later`, `÷ sharedext`]);
   const rows = disk.peers.map((one) => [
     one.peer.name,
@@ -89,7 +89,7 @@ function plots({ image, disks, asked }: Starts): Plot[] {
           medianOf(one, 'later', ({ startedMs }) => startedMs[program] ?? Number.NaN),
         ];
         const all = medianOf(one, 'later', whole(program));
-        return { name: one.peer.name, ours: one.peer.ours, values, label: `${ms(all)} ms`, all };
+        return { name: one.peer.name, ours: one.peer.kind === 'ours', values, label: `${ms(all)} ms`, all };
       })
       .sort((a, b) => b.all - a.all);
     return {
@@ -124,7 +124,7 @@ ${limit}
 
 ${disks.map((disk) => diskTable(result, disk)).join('\n\n')}
 
-${leftOut.length === 0 ? '' : `${list(leftOut.map(({ name, reason }) => `${name} was left out: ${reason}.`))}\n\n`}${drawn.map(({ file }) => `![Starts](${file})`).join('\n\n')}
+${optionalList(absences(leftOut))}${drawn.map(({ file }) => `![Starts](${file})`).join('\n\n')}
 
 ${list(verdict(result))}`;
   return {

@@ -1,8 +1,8 @@
 /** What the section about two versions says. */
 
 import { barChart } from '../plot.ts';
-import type { SectionResult } from '../section.ts';
-import { list, mib, table } from './markdown.ts';
+import type { Plot, SectionResult } from '../section.ts';
+import { absences, list, mib, optionalList, table } from './markdown.ts';
 import { SMALL, type Versions } from './versions.ts';
 
 /** What the series for EROFS says of itself, in MB, without and with; it reads two versions of images of these names. */
@@ -37,36 +37,38 @@ export function versionsResult({ asked, answers, leftOut }: Versions): SectionRe
     values: [sharedBytes / 1024 ** 2, (bareBytes - sharedBytes) / 1024 ** 2],
     label: saved(sharedBytes, bareBytes),
   }));
+  const plot: Plot = {
+    file: 'bench-versions.svg',
+    svg: barChart({
+      title: 'Page cache of two versions of one image',
+      subtitle: 'All files of both were read; deduplicated on disk before',
+      foot: `MiB, pages counted by cachestat(2); ${asked.filesystem}.`,
+      parts: ['with sharedext', 'saved: the bare filesystem has this, too'],
+      tick: (value) => value.toLocaleString('en-US'),
+      bars,
+    }),
+  };
+  const shown =
+    answers.length === 0
+      ? ''
+      : `${list(answers.map(({ pair }) => `**${pair.name}**: ${pair.what}`))}
+
+${table([head, ...rows])}
+
+`;
+  const picture = answers.length === 0 ? '' : '![Two versions](bench-versions.svg)\n\n';
   const text = `Two versions of one thing are unpacked into two folders, each by itself, and deduplicated on disk with duperemove (blocks of 4 KiB, so that small
 files are looked at, and parts of extents as well). Then all files of both are read, and the pages that this leaves in the page cache are counted
 by cachestat(2): on the bare filesystem, with sharedext as it is when no options are given, and with parts of files from ${SMALL} shared, not only from
 4 MiB (\`composed=${SMALL}\`). "Same files" is what could be saved if each file with the same content were in memory once, "same pages" if each page
 were, wherever it is in a file: the most that anything can.
 
-${list(answers.map(({ pair }) => `**${pair.name}**: ${pair.what}`))}
-
-${table([head, ...rows])}
-
-${leftOut.length === 0 ? '' : `${list(leftOut.map(({ name, reason }) => `${name} was left out: ${reason}.`))}\n\n`}![Two versions](bench-versions.svg)
-
-The series of patches for page cache sharing in EROFS says of two versions of images, in MB: ${EROFS}; with a workload in place of reading
+${shown}${optionalList(absences(leftOut))}${picture}The series of patches for page cache sharing in EROFS says of two versions of images, in MB: ${EROFS}; with a workload in place of reading
 everything, 4% to 47%. It doesn't say with what it measured, the images are others, and its sharing is by digests that are made with the image. So the
 columns show what kind of saving there is, not who is better: how much two versions have in common decides, and that is the column "same files".`;
   return {
     text,
-    plots: [
-      {
-        file: 'bench-versions.svg',
-        svg: barChart({
-          title: 'Page cache of two versions of one image',
-          subtitle: 'All files of both were read; deduplicated on disk before',
-          foot: `MiB, pages counted by cachestat(2); ${asked.filesystem}.`,
-          parts: ['with sharedext', 'saved: the bare filesystem has this, too'],
-          tick: (value) => value.toLocaleString('en-US'),
-          bars,
-        }),
-      },
-    ],
+    plots: answers.length === 0 ? [] : [plot],
     numbers: {
       pairs: answers.map(({ pair, ...numbers }) => ({ name: pair.name, ...numbers })),
       leftOut,

@@ -5,7 +5,7 @@ import type { Plot, SectionResult } from '../section.ts';
 import { breakEven, bytesPerTree } from './breakeven.ts';
 import { absences, list, mib, optionalList, table } from './markdown.ts';
 import type { Memory } from './memory.ts';
-import { totalOf } from './memoryuse.ts';
+import { DISTURBED, totalOf } from './memoryuse.ts';
 import type { Point, Series } from './series.ts';
 
 /** What page cache sharing aims at: hardly more than each page once. */
@@ -181,8 +181,10 @@ function partsPlot(result: Memory, trees: number): Plot {
 
 const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
 
-function missing({ series, leftOut }: Memory): string[] {
+function missing(result: Memory): string[] {
+  const { series, leftOut } = result;
   return [
+    ...named(result).flatMap(({ name, series: { disturbed } }) => (disturbed ? [`${name}: ${DISTURBED}.`] : [])),
     ...series.flatMap(({ peer, ended }) => (ended === undefined ? [] : [`${peer.name}: ${ended}.`])),
     ...absences(leftOut),
   ];

@@ -23,6 +23,16 @@ export async function dropCachesOf(folder: string): Promise<void> {
   writeFileSync('/proc/sys/vm/drop_caches', '3');
 }
 
+/** How often anybody has dropped caches so far: what is measured over a drop by others is too little. */
+export function dropsSoFar(): number {
+  const text = readFileSync('/proc/vmstat', 'utf8');
+  return [...text.matchAll(/^drop_(?:pagecache|slab) (\d+)/gm)].reduce((sum, [, count]) => sum + Number(count), 0);
+}
+
+/** What is said of numbers over which others have dropped the caches. */
+export const DISTURBED =
+  'others dropped the caches meanwhile, so its numbers are too small or its times too long; measure again';
+
 /** The numbers of a file of lines such as `Cached:  5 kB`, in bytes. */
 function numbersIn(file: string): (name: string) => number {
   const text = readFileSync(file, 'utf8');

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { readTree, residentBytes } from '../../src/demo/measure.ts';
 import type { Ground, Peer, Trees } from './ground.ts';
 import type { Image } from './image.ts';
-import { dropCachesOf, growth, type MemoryUse, memoryUse, totalOf } from './memoryuse.ts';
+import { dropCachesOf, dropsSoFar, growth, type MemoryUse, memoryUse, totalOf } from './memoryuse.ts';
 import { start } from './programs.ts';
 
 /** Beyond it the kernel may begin to reclaim, and less than what a peer takes would be seen. */
@@ -21,6 +21,8 @@ export interface Series {
   readonly points: readonly Point[];
   /** Why there are no more points, where some are missing. */
   readonly ended: string | undefined;
+  /** Whether others dropped the caches meanwhile. */
+  readonly disturbed: boolean;
   /** Pages of the clones' files and of the store, by cachestat(2), at the last point; for sharedext. */
   readonly filePages: number | undefined;
 }
@@ -73,6 +75,7 @@ export async function measureSeries({ peer, ground, image, warm, counts, tell }:
   tell(`${peer.name}: setting up`);
   await peer.prepare?.(ground);
   const before = await baseline(peer, warm.ground, warm.image);
+  const drops = dropsSoFar();
   const trees: Trees = await peer.open(ground);
   const points: Point[] = [];
   let ended: string | undefined;
@@ -100,5 +103,5 @@ export async function measureSeries({ peer, ground, image, warm, counts, tell }:
   } finally {
     await trees.end();
   }
-  return { peer, points, ended, filePages };
+  return { peer, points, ended, disturbed: dropsSoFar() !== drops, filePages };
 }

@@ -9,7 +9,7 @@ import type { Asked, Extent, Section } from '../section.ts';
 import type { Ground, Peer } from './ground.ts';
 import type { Image } from './image.ts';
 import { type LeftOut, makeImageIn } from './memory.ts';
-import { dropCachesOf } from './memoryuse.ts';
+import { dropCachesOf, dropsSoFar } from './memoryuse.ts';
 import { nosharedext, others, sharedext } from './peers.ts';
 import { type Running, start as startProgram } from './programs.ts';
 import { startResult } from './starttext.ts';
@@ -34,6 +34,8 @@ export interface PeerStarts {
   readonly peer: Peer;
   /** For each round, for each tree. */
   readonly rounds: readonly (readonly Start[])[];
+  /** Whether others dropped the caches meanwhile. */
+  readonly disturbed: boolean;
 }
 
 export interface Disk {
@@ -56,13 +58,21 @@ async function warmTools(): Promise<void> {
   for (const tool of TOOLS) await run(tool, ['--version']).catch(() => '');
 }
 
+interface Round {
+  readonly starts: readonly Start[];
+  readonly disturbed: boolean;
+}
+
 /** The first tree is started with nothing in memory, each other while the programs of those before it run. */
-async function round(peer: Peer, ground: Ground, image: Image, count: number): Promise<Start[]> {
+async function round(peer: Peer, ground: Ground, image: Image, count: number): Promise<Round> {
   const starts: Start[] = [];
+  let drops = 0;
+  let disturbed = false;
   const running: Running[] = [];
   const trees = await peer.open(ground);
   try {
     await dropCachesOf(ground.stage.source);
+    drops = dropsSoFar();
     await warmTools();
     for (let tree = 0; tree < count; tree++) {
       ground.signal.throwIfAborted();
@@ -77,11 +87,12 @@ async function round(peer: Peer, ground: Ground, image: Image, count: number): P
       }
       starts.push({ makeMs, startedMs });
     }
+    disturbed = dropsSoFar() !== drops;
   } finally {
     for (const program of running) await program.end();
     await trees.end();
   }
-  return starts;
+  return { starts, disturbed };
 }
 
 class Measuring {
@@ -103,12 +114,16 @@ class Measuring {
     for (const peer of [...others, nosharedext, sharedext]) {
       if (this.leftOut.has(peer.name)) continue;
       try {
-        const found: Start[][] = [];
+        const found: Round[] = [];
         for (let i = 0; i < rounds; i++) {
           this.#asked.tell(`${limited ? 'limited disk' : 'disk as it is'}: ${peer.name}, round ${i + 1} of ${rounds}`);
           found.push(await this.#round(peer));
         }
-        peers.push({ peer, rounds: found });
+        peers.push({
+          peer,
+          rounds: found.map(({ starts }) => starts),
+          disturbed: found.some((one) => one.disturbed),
+        });
       } catch (error) {
         if (peer.kind === 'ours' || !(error instanceof UserError)) throw error;
         this.leftOut.set(peer.name, { name: peer.name, reason: error.message });
@@ -117,7 +132,7 @@ class Measuring {
     return { limited, peers };
   }
 
-  async #round(peer: Peer): Promise<Start[]> {
+  async #round(peer: Peer): Promise<Round> {
     const ground: Ground = {
       stage: this.#stage,
       filesystem: this.#asked.filesystem,

@@ -3,6 +3,7 @@
 import { barChart } from '../plot.ts';
 import type { Plot, SectionResult } from '../section.ts';
 import { absences, list, optionalList, table } from './markdown.ts';
+import { DISTURBED } from './memoryuse.ts';
 import { type Disk, LIMITS, type PeerStarts, type Start, type Starts } from './start.ts';
 
 /** How many times faster than on the bare filesystem later starts shall be when the disk is the limit. */
@@ -110,6 +111,11 @@ export function startResult(result: Starts): SectionResult {
   const { image, rounds, trees, disks, limitedBy, leftOut } = result;
   const programs = image.programs.map(({ name }) => name);
   const drawn = plots(result);
+  const disturbed = disks.flatMap(({ peers, limited }) =>
+    peers
+      .filter((one) => one.disturbed)
+      .map(({ peer }) => `${peer.name}, ${limited ? 'limited disk' : 'disk as it is'}: ${DISTURBED}.`),
+  );
   const limit =
     limitedBy === undefined
       ? ''
@@ -124,7 +130,7 @@ ${limit}
 
 ${disks.map((disk) => diskTable(result, disk)).join('\n\n')}
 
-${optionalList(absences(leftOut))}${drawn.map(({ file }) => `![Starts](${file})`).join('\n\n')}
+${optionalList([...disturbed, ...absences(leftOut)])}${drawn.map(({ file }) => `![Starts](${file})`).join('\n\n')}
 
 ${list(verdict(result))}`;
   return {
@@ -135,7 +141,7 @@ ${list(verdict(result))}`;
       programs,
       disks: disks.map(({ limited, peers }) => ({
         limited,
-        peers: peers.map(({ peer, rounds: found }) => ({ name: peer.name, rounds: found })),
+        peers: peers.map(({ peer, ...found }) => ({ name: peer.name, ...found })),
       })),
       leftOut,
     },

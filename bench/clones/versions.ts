@@ -12,7 +12,7 @@ import { makeStage, type Stage } from '../../src/demo/stage.ts';
 import { filesBelow } from '../../src/demo/tree.ts';
 import type { Asked, Section } from '../section.ts';
 import type { LeftOut } from './memory.ts';
-import { dropCachesOf } from './memoryuse.ts';
+import { dropCachesOf, dropsSoFar } from './memoryuse.ts';
 import { type Pair, pairs, shortPairs } from './pairs.ts';
 import { type SamePages, samePages } from './samepages.ts';
 import { versionsResult } from './versionstext.ts';
@@ -35,6 +35,8 @@ export interface PairAnswer {
   readonly smallBytes: number;
   /** What anything could save that shares pages with the same content. */
   readonly same: SamePages;
+  /** Whether others dropped the caches while files were read. */
+  readonly disturbed: boolean;
 }
 
 export interface Versions {
@@ -56,9 +58,13 @@ async function measurePair(pair: Pair, stage: Stage, scratch: string, asked: Ask
   rmSync(join(scratch, 'hashes'), { force: true });
   await pause(SETTLED_MS);
   const tree = filesBelow(folder);
+  let disturbed = false;
   const read = async (where: string, counted: readonly string[]): Promise<number> => {
+    const drops = dropsSoFar();
     await readTree(where, tree, signal);
-    return residentBytes(counted, signal);
+    const bytes = await residentBytes(counted, signal);
+    disturbed ||= dropsSoFar() !== drops;
+    return bytes;
   };
   tell(`${pair.name}: reading`);
   await dropCachesOf(stage.source);
@@ -77,7 +83,7 @@ async function measurePair(pair: Pair, stage: Stage, scratch: string, asked: Ask
   const sharedBytes = await through('sharedext');
   const smallBytes = await through(`composed=${SMALL}`);
   const same = await samePages(folder, tree, signal);
-  return { pair, files: tree.files.length, bareBytes, sharedBytes, smallBytes, same };
+  return { pair, files: tree.files.length, bareBytes, sharedBytes, smallBytes, same, disturbed };
 }
 
 async function measured(stage: Stage, asked: Asked): Promise<Versions> {

@@ -3,6 +3,7 @@
 import { barChart } from '../plot.ts';
 import type { Plot, SectionResult } from '../section.ts';
 import { absences, list, mib, optionalList, table } from './markdown.ts';
+import { DISTURBED } from './memoryuse.ts';
 import { SMALL, type Versions } from './versions.ts';
 
 /** What the series for EROFS says of itself, in MB, without and with; it reads two versions of images of these names. */
@@ -48,6 +49,7 @@ export function versionsResult({ asked, answers, leftOut }: Versions): SectionRe
       bars,
     }),
   };
+  const disturbed = answers.filter((one) => one.disturbed).map(({ pair }) => `${pair.name}: ${DISTURBED}.`);
   const shown =
     answers.length === 0
       ? ''
@@ -63,7 +65,7 @@ by cachestat(2): on the bare filesystem, with sharedext as it is when no options
 4 MiB (\`composed=${SMALL}\`). "Same files" is what could be saved if each file with the same content were in memory once, "same pages" if each page
 were, wherever it is in a file: the most that anything can.
 
-${shown}${optionalList(absences(leftOut))}${picture}The series of patches for page cache sharing in EROFS says of two versions of images, in MB: ${EROFS}; with a workload in place of reading
+${shown}${optionalList([...disturbed, ...absences(leftOut)])}${picture}The series of patches for page cache sharing in EROFS says of two versions of images, in MB: ${EROFS}; with a workload in place of reading
 everything, 4% to 47%. It doesn't say with what it measured, the images are others, and its sharing is by digests that are made with the image. So the
 columns show what kind of saving there is, not who is better: how much two versions have in common decides, and that is the column "same files".`;
   return {

@@ -97,20 +97,22 @@ function evens(result: Memory): string {
 
 function verdict(result: Memory): string[] {
   const said: string[] = [];
+  const kept = (ratio: number): string =>
+    `${ratio.toFixed(3)}, ${ratio <= GOAL ? 'within' : 'above'} the goal of ${GOAL}`;
   for (const { name, series, pageBytes } of named(result).filter((one) => one.series.peer.kind === 'ours')) {
-    const ratios = series.points.map(({ use }) => use.pageCache / pageBytes);
-    const worst = Math.max(...ratios);
-    const one = result.series.find(({ peer }) => peer.name === 'clones, bare')?.points[0];
-    const bare =
-      one === undefined
-        ? ''
-        : ` One clone on the bare filesystem takes ${(one.use.pageCache / result.image.pageBytes).toFixed(3)}.`;
-    const counted =
-      series.filePages === undefined
-        ? ''
-        : `; the pages of files alone, by cachestat(2), with ${series.points.at(-1)?.trees} trees: ${(series.filePages / pageBytes).toFixed(3)}`;
+    const worst = Math.max(...series.points.map(({ use }) => use.pageCache / pageBytes));
+    said.push(`${name}: what Cached grew by, divided by the unique bytes, was at most ${kept(worst)}.`);
+    if (series.filePages === undefined) continue;
+    const trees = series.points.at(-1)?.trees;
     said.push(
-      `${name}: page cache at most ${worst.toFixed(3)} times the unique bytes, ${worst <= GOAL ? 'within' : 'above'} the goal of ${GOAL} for every number of trees${counted}.${bare}`,
+      `${name}: the pages of files alone, by cachestat(2), with ${trees} trees: ${kept(series.filePages / pageBytes)}.`,
+    );
+  }
+  const one = result.series.find(({ peer }) => peer.name === 'clones, bare')?.points[0];
+  if (one !== undefined) {
+    const ratio = one.use.pageCache / result.image.pageBytes;
+    said.push(
+      `For comparison: with one clone on the bare filesystem, Cached grew by ${ratio.toFixed(3)} times the unique bytes.`,
     );
   }
   const ours = result.series.find(({ peer }) => peer.kind === 'ours');
@@ -235,12 +237,7 @@ inode of the filesystem, which shows with very many small files.`;
     plots: [linesPlot(result), partsPlot(result, trees)],
     numbers: {
       image: { files: image.tree.files.length, pageBytes: image.pageBytes, inlineBytes: image.inlineBytes },
-      series: named(result).map(({ name, series: { points, filePages, ended } }) => ({
-        name,
-        points,
-        filePages,
-        ended,
-      })),
+      series: named(result).map(({ name, series: { peer, ...numbers } }) => ({ name, kind: peer.kind, ...numbers })),
       leftOut: result.leftOut,
     },
   };

@@ -9,6 +9,9 @@ import { Command, Option } from 'commander';
 import { UserError } from '../src/base/errno.ts';
 import { packageRoot } from '../src/cli/package.ts';
 import type { FilesystemName } from '../src/demo/stage.ts';
+import { memory } from './clones/memory.ts';
+import { start } from './clones/start.ts';
+import { versions } from './clones/versions.ts';
 import { dataSection } from './data/section.ts';
 import { floorSection } from './floor/section.ts';
 import { metadataSection } from './metadata/section.ts';
@@ -23,6 +26,9 @@ import { circumstances, circumstancesText } from './versions.ts';
 
 /** All there is, in the order of the document. */
 const sections: readonly Section[] = [
+  memory,
+  versions,
+  start,
   dataSection,
   metadataSection,
   floorSection,

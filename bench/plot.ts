@@ -179,7 +179,8 @@ function sum(values: readonly number[]): number {
 
 /** Bars that lie, one below the other. */
 export function barChart(chart: BarChart): string {
-  const most = Math.max(...chart.bars.map(({ values }) => sum(values)), Number.MIN_VALUE);
+  const longest = Math.max(0, ...chart.bars.map(({ values }) => sum(values)));
+  const most = longest > 0 ? longest : 1;
   const scale = (BARS_RIGHT - BARS_LEFT) / most;
   const several = chart.parts.length > 1;
   const top = several ? 120 : 92;

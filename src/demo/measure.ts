@@ -60,12 +60,12 @@ function cachedBytes(): number {
 }
 
 /** Documentation/block/stat.rst: the third number counts the sectors of 512 bytes that were read. */
-function diskBytesRead(device: string): number {
+export function diskBytesRead(device: string): number {
   const text = readFileSync(`/sys/block/${device.replace('/dev/', '')}/stat`, 'utf8');
   return Number(text.trim().split(/\s+/)[2]) * 512;
 }
 
-async function readTree(folder: string, { files }: Tree, signal: AbortSignal): Promise<void> {
+export async function readTree(folder: string, { files }: Tree, signal: AbortSignal): Promise<void> {
   const buffer = new Uint8Array(READ_BYTES);
   let count = 0;
   for (const file of files) {
@@ -83,7 +83,7 @@ async function readTree(folder: string, { files }: Tree, signal: AbortSignal): P
 }
 
 /** All pages in the cache of the files below the folders. */
-async function residentBytes(folders: readonly string[], signal: AbortSignal): Promise<number> {
+export async function residentBytes(folders: readonly string[], signal: AbortSignal): Promise<number> {
   const residency = new Residency(libc, allocate('residency', 65_536), PAGE_BYTES);
   let pages = 0;
   let count = 0;

@@ -1,0 +1,149 @@
+/** What the section about starts says. */
+
+import { barChart } from '../plot.ts';
+import type { Plot, SectionResult } from '../section.ts';
+import { absences, list, optionalList, table } from './markdown.ts';
+import { DISTURBED } from './memoryuse.ts';
+import { type Disk, LIMITS, type PeerStarts, type Start, type Starts } from './start.ts';
+
+/** How many times faster than on the bare filesystem later starts shall be when the disk is the limit. */
+const GOAL_FASTER = 5;
+/** How many times slower than over a common lower layer any start may be. */
+const GOAL_SLOWER = 1.1;
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const high = sorted[middle] ?? Number.NaN;
+  return sorted.length % 2 === 1 ? high : ((sorted[middle - 1] ?? high) + high) / 2;
+}
+
+/** The median of all rounds, of the first tree or of the later ones. */
+function medianOf({ rounds }: PeerStarts, which: 'first' | 'later', of: (start: Start) => number): number {
+  return median(rounds.flatMap((starts) => (which === 'first' ? starts.slice(0, 1) : starts.slice(1)).map(of)));
+}
+
+const whole =
+  (program: number) =>
+  ({ makeMs, startedMs }: Start): number =>
+    makeMs + (startedMs[program] ?? Number.NaN);
+
+const ms = (value: number): string => `${value.toFixed(0)}`;
+
+function diskTable({ asked, image }: Starts, disk: Disk): string {
+  const ours = disk.peers.find(({ peer }) => peer.kind === 'ours');
+  const head = image.programs.flatMap(({ name }) => [`${name}, first`, `÷ sharedext`, `${name}, later`, `÷ sharedext`]);
+  const rows = disk.peers.map((one) => [
+    one.peer.name,
+    ms(medianOf(one, 'first', ({ makeMs }) => makeMs)),
+    ...image.programs.flatMap((_, program) =>
+      (['first', 'later'] as const).flatMap((which) => {
+        const value = medianOf(one, which, whole(program));
+        return [ms(value), ours === undefined ? '–' : (value / medianOf(ours, which, whole(program))).toFixed(2)];
+      }),
+    ),
+  ]);
+  const title = disk.limited ? 'limited disk, ms' : `${asked.filesystem}, disk as it is, ms`;
+  return table([[title, 'make a tree', ...head], ...rows]);
+}
+
+function verdict({ image, disks }: Starts): string[] {
+  const said: string[] = [];
+  for (const disk of disks) {
+    const named = (name: string) => disk.peers.find(({ peer }) => peer.name.startsWith(name));
+    const [bare, common, ours] = [named('clones, bare'), named('overlayfs, common'), named('sharedext')];
+    if (ours === undefined) continue;
+    const where = disk.limited ? 'With the limited disk' : 'With the disk as it is';
+    image.programs.forEach(({ name }, program) => {
+      const of = whole(program);
+      if (bare !== undefined) {
+        const faster = medianOf(bare, 'later', of) / medianOf(ours, 'later', of);
+        const goal = disk.limited
+          ? ` (the goal of ${GOAL_FASTER} is ${faster >= GOAL_FASTER ? 'reached' : 'not reached'})`
+          : '';
+        said.push(
+          `${where}, later starts of ${name} took ${faster.toFixed(1)} times as long on bare clones as with sharedext${goal}.`,
+        );
+      }
+      if (common !== undefined) {
+        const ratio = (which: 'first' | 'later'): number => medianOf(ours, which, of) / medianOf(common, which, of);
+        const worst = Math.max(ratio('first'), ratio('later'));
+        said.push(
+          `${where}, starts of ${name} took ${ratio('first').toFixed(2)} (first) and ${ratio('later').toFixed(2)} (later) times as long as over a common lower layer; ${
+            worst <= GOAL_SLOWER ? 'within' : 'not within'
+          } the goal of ${GOAL_SLOWER}.`,
+        );
+      }
+    });
+  }
+  return said;
+}
+
+function plots({ image, disks, asked }: Starts): Plot[] {
+  const disk = disks.find(({ limited }) => limited) ?? disks[0];
+  if (disk === undefined) return [];
+  return image.programs.map(({ name }, program) => {
+    const bars = disk.peers
+      .map((one) => {
+        const values = [
+          medianOf(one, 'later', ({ makeMs }) => makeMs),
+          medianOf(one, 'later', ({ startedMs }) => startedMs[program] ?? Number.NaN),
+        ];
+        const all = medianOf(one, 'later', whole(program));
+        return { name: one.peer.name, ours: one.peer.kind === 'ours', values, label: `${ms(all)} ms`, all };
+      })
+      .sort((a, b) => b.all - a.all);
+    return {
+      file: `bench-start-${name}.svg`,
+      svg: barChart({
+        title: `${name} in one more tree`,
+        subtitle: `From making the tree to the first word, while the same program runs in the trees before it${disk.limited ? '; limited disk' : ''}`,
+        foot: `ms, medians; ${asked.filesystem}.`,
+        parts: ['making the tree', 'to the first word'],
+        tick: (value) => value.toLocaleString('en-US'),
+        bars,
+      }),
+    };
+  });
+}
+
+export function startResult(result: Starts): SectionResult {
+  const { image, rounds, trees, disks, limitedBy, leftOut } = result;
+  const programs = image.programs.map(({ name }) => name);
+  const drawn = plots(result);
+  const disturbed = disks.flatMap(({ peers, limited }) =>
+    peers
+      .filter((one) => one.disturbed)
+      .map(({ peer }) => `${peer.name}, ${limited ? 'limited disk' : 'disk as it is'}: ${DISTURBED}.`),
+  );
+  const limit =
+    limitedBy === undefined
+      ? ''
+      : `The disk of a benchmark is fast; those of many machines aren't. "Limited disk" is the same disk with at most
+${LIMITS.bytesPerSecond / 1_000_000} MB and ${LIMITS.readsPerSecond.toLocaleString('en-US')} reads per second, what a cloud's general purpose volume gives when nobody paid for more. It is limited by ${limitedBy}, on the loop device that
+the filesystem lies on, for everything that takes part.`;
+  const text = `The time from before a tree is made to the first word of a program in it (${programs.join(', ')}), which comes when its modules are loaded: a snapshot or
+a copy by reflink, mounts, servers of its own, a \`chown -R\`, whatever it takes, and then chroot(8). In each of ${rounds} rounds the caches are dropped,
+and the programs are started in ${trees} trees, one after another; they go on running. "First" is the first tree, with nothing in memory; "later" are the
+others. Medians. A mount of sharedext over all clones and an image file that has many overlays are there before.
+${limit}
+
+${disks.map((disk) => diskTable(result, disk)).join('\n\n')}
+
+${optionalList([...disturbed, ...absences(leftOut)])}${drawn.map(({ file }) => `![Starts](${file})`).join('\n\n')}
+
+${list(verdict(result))}`;
+  return {
+    text,
+    plots: drawn,
+    numbers: {
+      limits: limitedBy === undefined ? undefined : LIMITS,
+      programs,
+      disks: disks.map(({ limited, peers }) => ({
+        limited,
+        peers: peers.map(({ peer, ...found }) => ({ name: peer.name, ...found })),
+      })),
+      leftOut,
+    },
+  };
+}

@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { UserError } from '../src/base/errno.ts';
 import { programPath } from '../src/cli/package.ts';
 import { askDaemon } from '../src/daemon/control.ts';
-import { startServer } from './servers.ts';
+import { startServer } from '../src/demo/servers.ts';
 
 const ANSWER_TIMEOUT_MS = 3000;
 const READY_TIMEOUT_MS = 20_000;

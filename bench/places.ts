@@ -10,9 +10,9 @@
 import { closeSync, mkdirSync, openSync, readdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from '../src/demo/commands.ts';
+import { startServer, unmount } from '../src/demo/servers.ts';
 import type { Stage } from '../src/demo/stage.ts';
 import { type Counts, mountOurs } from './daemon.ts';
-import { startServer, unmount } from './servers.ts';
 
 /** In the order of the tables' columns. `again` is the bare filesystem once more: how far apart equals are. */
 export const placeNames = [

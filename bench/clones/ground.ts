@@ -9,16 +9,13 @@
  *     <source>/<work>/N         upper layers of overlays
  */
 
-import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { UserError } from '../../src/base/errno.ts';
 import { run } from '../../src/demo/commands.ts';
+import { startServer, unmount } from '../../src/demo/servers.ts';
 import type { FilesystemName, Stage } from '../../src/demo/stage.ts';
-import { mounts } from '../../src/sys/mounts.ts';
 
-const MOUNT_TIMEOUT_MS = 10_000;
 /** A mount with the default options shares what has been as it is for a second (settle=1000). */
 const SETTLED_MS = 1100;
 
@@ -71,18 +68,6 @@ export class Undo {
   async all(): Promise<void> {
     for (let step = this.#steps.pop(); step !== undefined; step = this.#steps.pop()) await step();
   }
-}
-
-async function unmount(point: string): Promise<void> {
-  for (let attempt = 0; attempt < 40; attempt++) {
-    try {
-      await run('umount', [point]);
-      return;
-    } catch {
-      await pause(50);
-    }
-  }
-  await run('umount', ['--lazy', point]).catch(() => '');
 }
 
 /** Where the tree is in an image's folder, or in a clone of it. */
@@ -151,40 +136,11 @@ export async function overlay(ground: Ground, lower: string, index: number, undo
   return point;
 }
 
-/** Starts a FUSE filesystem that stays in the foreground, and waits for its mount. */
+/** Starts a FUSE filesystem that stays in the foreground, and waits for its mount; returns its process. */
 export async function serve(command: string, words: readonly string[], point: string, undo: Undo): Promise<number> {
-  const child: ChildProcess = spawn(command, words, { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
-  let said = '';
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    said = (said + text).slice(-1024);
-  });
-  let over = false;
-  const ended = new Promise<void>((resolve) => {
-    child.once('close', () => {
-      over = true;
-      resolve();
-    });
-    child.once('error', (error) => {
-      said = error.message;
-      over = true;
-      resolve();
-    });
-  });
-  undo.push(async () => {
-    if (mounts().some((entry) => entry.mountpoint === point)) await unmount(point);
-    await Promise.race([ended, pause(MOUNT_TIMEOUT_MS, undefined, { ref: false })]);
-    if (!over) child.kill('SIGKILL');
-  });
-  const deadline = performance.now() + MOUNT_TIMEOUT_MS;
-  while (!mounts().some((entry) => entry.mountpoint === point)) {
-    if (over || performance.now() > deadline) {
-      throw new UserError(
-        `Cannot run ${command}: ${said.trim().split('\n').at(-1) || 'it does not mount'}, is it installed?`,
-      );
-    }
-    await pause(5);
-  }
-  return child.pid ?? 0;
+  const server = await startServer(command, words, point);
+  undo.push(() => server.end());
+  return server.pid;
 }
 
 /** Mounts an image file on a loop device that reads it past the page cache. */

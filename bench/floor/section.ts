@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { programPath } from '../../src/cli/package.ts';
 import { run } from '../../src/demo/commands.ts';
+import { startServer } from '../../src/demo/servers.ts';
 import { makeStage, type Stage } from '../../src/demo/stage.ts';
 import { median } from '../asking.ts';
 import { mountOurs } from '../daemon.ts';
@@ -13,7 +14,6 @@ import type { LoopName } from '../loops/prober.ts';
 import { type Placement, putOn } from '../placement.ts';
 import { barChart } from '../plot.ts';
 import type { Asked, Extent, Section, SectionResult } from '../section.ts';
-import { startServer } from '../servers.ts';
 import { table, time } from '../tables.ts';
 
 const PLOT = 'bench-floor.svg';

@@ -9,20 +9,18 @@
  * Whatever is made puts its removal on a stack, and `dispose` takes the stack down, the latest first.
  */
 
-import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { UserError } from '../base/errno.ts';
 import { askDaemon } from '../daemon/control.ts';
-import { sharedextMounts } from '../daemon/mounted.ts';
 import { run } from './commands.ts';
+import { startServer, unmount } from './servers.ts';
 
 export type FilesystemName = 'btrfs' | 'xfs';
 
-const MOUNT_TIMEOUT_MS = 20_000;
-const END_TIMEOUT_MS = 10_000;
+const READY_TIMEOUT_MS = 20_000;
 const ANSWER_TIMEOUT_MS = 3000;
 
 /** `-K`: a new image has nothing to discard. */
@@ -51,18 +49,6 @@ export interface Stage {
   dispose(): Promise<void>;
 }
 
-async function unmount(point: string): Promise<void> {
-  for (let attempt = 0; attempt < 20; attempt++) {
-    try {
-      await run('umount', [point]);
-      return;
-    } catch {
-      await pause(50);
-    }
-  }
-  await run('umount', ['--lazy', point]).catch(() => '');
-}
-
 function requestsIn(status: unknown): Record<string, number> {
   const counts: Record<string, number> = {};
   if (typeof status !== 'object' || status === null || !('requests' in status)) return counts;
@@ -80,59 +66,26 @@ async function startDaemon(
   environment: NodeJS.ProcessEnv,
 ): Promise<DaemonMount> {
   const words = [program, 'mount', '-f', '-o', options, '--', source, mountpoint];
-  const child = spawn(process.execPath, words, {
-    stdio: ['ignore', 'ignore', 'pipe'],
-    detached: true,
-    env: { ...process.env, ...environment },
-  });
-  let said = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    said = (said + text).slice(-4096);
-  });
-  let over = false;
-  const ended = new Promise<void>((resolve) => {
-    const finish = (): void => {
-      over = true;
-      resolve();
-    };
-    child.once('close', finish);
-    child.once('error', finish);
-  });
-  const deadline = performance.now() + MOUNT_TIMEOUT_MS;
-  let minor = -1;
-  while (minor < 0) {
-    const found = sharedextMounts().find((entry) => entry.mountpoint === mountpoint);
-    if (found !== undefined) {
-      const answer = await askDaemon(found.minor, 'status', ANSWER_TIMEOUT_MS);
-      if (answer.state === 'answered') minor = found.minor;
+  const server = await startServer(process.execPath, words, mountpoint, environment);
+  const { minor } = server.entry;
+  const deadline = performance.now() + READY_TIMEOUT_MS;
+  while ((await askDaemon(minor, 'status', ANSWER_TIMEOUT_MS)).state !== 'answered') {
+    if (performance.now() > deadline) {
+      await server.end();
+      throw new UserError(`Cannot mount ${source}: the daemon does not answer`);
     }
-    if (over || performance.now() > deadline) {
-      child.kill('SIGKILL');
-      await run('umount', ['--lazy', mountpoint]).catch(() => '');
-      throw new UserError(`Cannot mount ${source}: ${said.trim().split('\n').at(-1) || 'the daemon does not answer'}`);
-    }
-    if (minor < 0) await pause(10);
+    await pause(10);
   }
-  let ending: Promise<void> | undefined;
-  const end = async (): Promise<void> => {
-    await unmount(mountpoint);
-    await Promise.race([ended, pause(END_TIMEOUT_MS, undefined, { ref: false })]);
-    if (!over) child.kill('SIGKILL');
-    await ended;
-  };
   return {
     mountpoint,
-    pid: child.pid ?? -1,
+    pid: server.pid,
     async requests() {
       const answer = await askDaemon(minor, 'status', ANSWER_TIMEOUT_MS);
       if (answer.state !== 'answered')
         throw new UserError(`Cannot ask the daemon of ${mountpoint}: it is ${answer.state}`);
       return requestsIn(answer.value);
     },
-    end() {
-      ending ??= end();
-      return ending;
-    },
+    end: () => server.end(),
   };
 }
 

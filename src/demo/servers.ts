@@ -2,9 +2,9 @@
 
 import { spawn } from 'node:child_process';
 import { setTimeout as pause } from 'node:timers/promises';
-import { UserError } from '../src/base/errno.ts';
-import { run } from '../src/demo/commands.ts';
-import { type MountEntry, mounts } from '../src/sys/mounts.ts';
+import { UserError } from '../base/errno.ts';
+import { type MountEntry, mounts } from '../sys/mounts.ts';
+import { run } from './commands.ts';
 
 const MOUNT_TIMEOUT_MS = 20_000;
 const END_TIMEOUT_MS = 20_000;
@@ -19,7 +19,7 @@ export interface MountServer {
   end(): Promise<void>;
 }
 
-/** What FUSE shows at a mountpoint: the latest of what is mounted there, if it is one. */
+/** The latest of what FUSE has mounted at a mountpoint, if nothing else is over it. */
 function fuseMountAt(mountpoint: string): MountEntry | undefined {
   const entry = mounts().findLast((found) => found.mountpoint === mountpoint);
   return entry?.type.startsWith('fuse') === true ? entry : undefined;
@@ -38,7 +38,11 @@ export async function unmount(mountpoint: string): Promise<void> {
   await run('umount', ['--lazy', mountpoint]).catch(() => '');
 }
 
-/** @throws UserError with the last line that the program said, when it ends before anything is mounted. */
+/**
+ * Starts a program that mounts where nothing of FUSE is mounted yet.
+ *
+ * @throws UserError with the last line that the program said, when it ends before anything is mounted.
+ */
 export async function startServer(
   command: string,
   words: readonly string[],

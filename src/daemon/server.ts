@@ -94,7 +94,7 @@ function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
     unlimited: UNLIMITED_SECONDS,
   };
   const value = typeof options.cache === 'number' ? options.cache : seconds[options.cache];
-  return { entrySeconds: value, attributeSeconds: value, directories: value >= UNLIMITED_SECONDS };
+  return { entrySeconds: value, attributeSeconds: value };
 }
 
 /**

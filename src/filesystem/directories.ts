@@ -10,7 +10,6 @@ import { EBADF, EINVAL, ENFILE, ENOENT, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { getU64 } from '../base/struct.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE } from '../fuse/wire/constants.ts';
 import {
   fuse_dirent,
   fuse_open_out,
@@ -38,12 +37,6 @@ interface Leftover {
 
 const DIRECTORY_FLAGS = c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC;
 
-/**
- * Where the kernel may keep what it was told for as long as it likes, it may keep a directory's entries, too: it knows of every
- * change. Elsewhere they are read anew each time, which also brings the attributes of all.
- */
-const CACHED = FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR;
-
 /** By file handle. Streams are few, and gone with their RELEASEDIR. */
 export type Leftovers = Map<number, Leftover>;
 
@@ -62,7 +55,8 @@ export function opendir(m: Mount, r: Request): Outcome {
     return -ENFILE;
   }
   fuse_open_out.fh.set(m.output.view, PAYLOAD, handle);
-  fuse_open_out.open_flags.set(m.output.view, PAYLOAD, m.cache.directories ? CACHED : 0);
+  // Without FOPEN_CACHE_DIR: from a cache, a listing would go on showing what was removed or renamed behind its position.
+  fuse_open_out.open_flags.set(m.output.view, PAYLOAD, 0);
   fuse_open_out.backing_id.set(m.output.view, PAYLOAD, 0);
   return fuse_open_out.structBytes;
 }

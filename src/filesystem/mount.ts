@@ -32,8 +32,6 @@ export const SCRATCH = {
 export interface CachePolicy {
   readonly entrySeconds: number;
   readonly attributeSeconds: number;
-  /** Whether it may keep the entries of directories. */
-  readonly directories: boolean;
 }
 
 export interface Mount {

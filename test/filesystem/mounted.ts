@@ -140,7 +140,7 @@ export class Mounted {
       output,
       scratch,
       entries: arena.allocate(4096),
-      cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1, directories: false },
+      cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1 },
       ownSubvolume: 0,
       storeInode: this.store.ino,
       storeSubvolume: 0,

@@ -55,8 +55,6 @@ export const initFlagBits = {
 export type InitFlag = keyof typeof initFlagBits;
 
 export const FOPEN_DIRECT_IO = 1 << 0;
-export const FOPEN_KEEP_CACHE = 1 << 1;
-export const FOPEN_CACHE_DIR = 1 << 3;
 export const FOPEN_PASSTHROUGH = 1 << 7;
 
 export const FUSE_FSYNC_FDATASYNC = 1 << 0;

@@ -56,6 +56,7 @@ function fieldOf(name: string): keyof MountOptions {
     domain: 'domain',
     composed: 'composed',
     composedshare: 'composedShare',
+    spin: 'spinUs',
     backing: 'maxBacking',
     nodes: 'maxNodes',
     nosubtype: 'subtype',

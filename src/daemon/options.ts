@@ -93,6 +93,11 @@ export const ownOptions: readonly OptionHelp[] = [
   },
   { name: 'backing', value: 'N', help: 'the most files registered for passthrough at a time (default 262144)' },
   { name: 'nodes', value: 'N', help: 'the most inodes that the kernel may know (default 16777216)' },
+  {
+    name: 'spin',
+    value: 'US',
+    help: 'how many microseconds the next request is looked for before the server sleeps, where that pays (default 200, 0: never)',
+  },
   { name: 'nosubtype', help: 'show the type "fuse" instead of "fuse.sharedext", for tools that compare it' },
 ];
 
@@ -114,6 +119,7 @@ export interface MountOptions {
   /** How much of it must be shared, in percent. */
   readonly composedShare: number;
   readonly domain: DomainRule;
+  readonly spinUs: number;
   readonly maxBacking: number;
   readonly maxNodes: number;
   readonly subtype: boolean;
@@ -201,6 +207,7 @@ export function parseOptions(texts: readonly string[]): MountOptions {
     composed: 4 * 2 ** 20,
     composedShare: 10,
     domain: 'mount',
+    spinUs: 200,
     maxBacking: 262_144,
     maxNodes: 2 ** 24,
     subtype: true,
@@ -258,6 +265,9 @@ function applyOption(draft: Draft, word: string): void {
       return;
     case 'domain':
       draft.domain = domainOf(value);
+      return;
+    case 'spin':
+      draft.spinUs = whole(name, value, 0, 10_000);
       return;
     case 'backing':
       draft.maxBacking = whole(name, value, 0, 2 ** 24);

@@ -6,6 +6,7 @@
  *       └────────── all of it released, in the opposite order ◄─────────────────────────────┘
  */
 
+import { availableParallelism } from 'node:os';
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
 import type { Journal } from '../base/journal.ts';
 import { AT_EMPTY_PATH, MNT_DETACH, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
@@ -23,6 +24,7 @@ import { Routes } from '../filesystem/routes.ts';
 import { BackingFiles, type KeptBackings } from '../fuse/server/backing.ts';
 import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
 import { type Observer, Session, settleInterrupted } from '../fuse/server/session.ts';
+import { Spin } from '../fuse/server/spin.ts';
 import type { ExtentIndex } from '../mappings/extentindex.ts';
 import type { MappingStore } from '../mappings/store.ts';
 import { Residency } from '../pagecache/residency.ts';
@@ -340,6 +342,8 @@ function assemble(
     output,
     handlers: filesystem(mount),
     progress: state.progress,
+    // On one processor nobody can make a request while it is looked for.
+    ...(options.spinUs > 0 && availableParallelism() > 1 && { spin: new Spin(options.spinUs) }),
     onBug: (operation, error) => {
       const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
       given.log('error', 'request', `${operation} failed: ${what}`);

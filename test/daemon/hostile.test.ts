@@ -56,8 +56,18 @@ test('option strings are understood, or refused in words; no number is out of bo
         assert.match(error.message, /^Cannot /);
         return;
       }
-      const { cache, floor, settleMs, maxMappings, composed, composedShare, maxBacking, maxNodes, flags } = parsed;
-      const numbers = [settleMs, maxMappings, composedShare, maxBacking, maxNodes, flags, ...Object.values(floor)];
+      const { cache, floor, settleMs, maxMappings, composed, composedShare, spinUs, maxBacking, maxNodes, flags } =
+        parsed;
+      const numbers = [
+        settleMs,
+        maxMappings,
+        composedShare,
+        spinUs,
+        maxBacking,
+        maxNodes,
+        flags,
+        ...Object.values(floor),
+      ];
       if (composed !== undefined) numbers.push(composed);
       if (typeof cache === 'number') numbers.push(cache);
       for (const number of numbers) assert.ok(Number.isFinite(number) && number >= 0, `${number}`);

@@ -71,9 +71,7 @@ export class FakeDevice implements Device {
   /** Called before each write. */
   beforeWrite: () => void = () => {};
 
-  wait(): boolean {
-    return this.queue.length > 0;
-  }
+  wait: () => boolean = () => this.queue.length > 0;
 
   read(memory: Memory): number {
     this.reads++;

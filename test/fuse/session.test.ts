@@ -4,51 +4,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { EAGAIN, EBADF, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, EPERM } from '../../src/base/errno.ts';
-import { Journal } from '../../src/base/journal.ts';
-import { memoryAt } from '../../src/base/memory.ts';
 import { requiredFlags, wantedFlags } from '../../src/fuse/server/init.ts';
-import { Progress } from '../../src/fuse/server/progress.ts';
-import {
-  type Finish,
-  type Handlers,
-  type Outcome,
-  PAYLOAD,
-  type Request,
-  Session,
-} from '../../src/fuse/server/session.ts';
+import { type Finish, PAYLOAD } from '../../src/fuse/server/session.ts';
 import { initFlagBits } from '../../src/fuse/wire/constants.ts';
-import { type OperationName, operations } from '../../src/fuse/wire/operations.ts';
+import { operations } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
-import { Arena, FakeDevice, message, names, pack, request } from './device.ts';
-
-type Handler = (request: Request) => Outcome;
-
-function isHandled(name: string): name is keyof Handlers {
-  return name in operations && !['INIT', 'DESTROY', 'INTERRUPT'].includes(name);
-}
-
-/** Handlers that all do the same. */
-function all(handler: Handler): Handlers {
-  const made: Partial<Record<keyof Handlers, Handler>> = {};
-  for (const name of Object.keys(operations)) if (isHandled(name)) made[name] = handler;
-  return made as Record<keyof Handlers, Handler>;
-}
-
-function makeSession(handler: Handler = () => 0) {
-  const arena = new Arena(1 << 17);
-  const device = new FakeDevice();
-  const bugs: [OperationName, unknown][] = [];
-  const output = arena.allocate(16_384);
-  const session = new Session({
-    progress: new Progress(new Journal(memoryAt(0, new ArrayBuffer(4096)), 64)),
-    device,
-    input: arena.allocate(65_536),
-    output,
-    handlers: all(handler),
-    onBug: (operation, error) => bugs.push([operation, error]),
-  });
-  return { device, session, bugs, output };
-}
+import { message, pack, request } from './device.ts';
+import { isHandled, makeSession, wellFormed } from './sessions.ts';
 
 const low = (flags: readonly (keyof typeof initFlagBits)[]): number =>
   flags.reduce((sum, flag) => sum + (initFlagBits[flag] < 32 ? 2 ** initFlagBits[flag] : 0), 0);
@@ -63,13 +25,6 @@ function init(minor: number, flags: number, flags2: number, major = 7): Uint8Arr
     { unique: 1, nodeid: 0 },
     pack(s.fuse_init_in, { major, minor, max_readahead: 131072, flags, flags2 }),
   );
-}
-
-/** What a handler needs to be called at all: names and the fixed arguments of an operation. */
-function wellFormed(operation: OperationName, unique: number): Uint8Array {
-  const row = operations[operation];
-  const texts = ['name', 'second'].slice(0, row.names);
-  return request(operation, { unique }, new Uint8Array(row.argumentBytes), names(...texts));
 }
 
 for (const minor of [45, 41, 40, 46]) {

@@ -17,17 +17,17 @@ import { fuse_in_header, fuse_out_header } from '../wire/structs.ts';
 import { agreement, type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
 import { resendRequests } from './notify.ts';
 import type { Progress } from './progress.ts';
+import type { Spin } from './spin.ts';
 
 /** Room for the largest request: a WRITE with its header and arguments. In bytes; the kernel wants 8 KiB at least. */
 export const BUFFER_BYTES = MAX_WRITE_BYTES + 65_536;
 
 /** How many requests are served before other work on the event loop gets a turn. */
 const REQUESTS_PER_TURN = 128;
-/**
- * How long the next request is waited for here, outside of the event loop. One that comes at once, since a program makes one
- * call after another, finds a thread that does nothing but wait for it: the event loop takes XXX µs for the same.
- */
+/** How long the next request is waited for here, in one system call. The event loop takes several for the same. */
 const NEXT_MS = 1;
+/** A look that takes so long, instead of half a microsecond, was interrupted by another program. */
+const PREEMPTED_MS = 0.5;
 
 /** A request that as many servers have died of is answered with EIO. */
 const MAX_ATTEMPTS = 5;
@@ -86,6 +86,8 @@ export interface SessionOptions {
   readonly handlers: Handlers;
   /** The input, the output and the tables that handlers change belong to its memory. */
   readonly progress: Progress;
+  /** Whether the next request is looked for before it is waited for; absent for never. */
+  readonly spin?: Spin;
   /** Told of each request and reply, for the trace. */
   readonly observer?: Observer;
   /** An error that a handler threw: a bug of ours. The caller of the operation gets EIO. */
@@ -158,8 +160,7 @@ export class Session {
   drain(): void {
     const { device, input } = this.#options;
     for (let served = 0; served < REQUESTS_PER_TURN && !this.#over; served++) {
-      if (served > 0 && this.waiting === 0 && !device.wait(NEXT_MS)) return;
-      const length = device.read(input);
+      const length = served > 0 && this.waiting === 0 ? this.#next() : device.read(input);
       if (length < 0) {
         if (length === -EAGAIN) return;
         // A request was taken back while it was being read (fs/fuse/dev.c, fuse_dev_do_read).
@@ -169,6 +170,29 @@ export class Session {
       }
       this.#serve(length);
     }
+  }
+
+  /** Reads the request that follows a reply: looks for it, and then waits for it. EAGAIN says that none came. */
+  #next(): number {
+    const { device, input, spin } = this.#options;
+    const ms = spin?.milliseconds ?? 0;
+    if (ms > 0) {
+      const start = performance.now();
+      for (let now = start, last = start; now < start + ms; last = now, now = performance.now()) {
+        // Others want the processor.
+        if (now - last > PREEMPTED_MS) {
+          spin?.preempted();
+          break;
+        }
+        const length = device.read(input);
+        if (length !== -EAGAIN) {
+          spin?.hit();
+          return length;
+        }
+      }
+      spin?.miss();
+    }
+    return device.wait(NEXT_MS) ? device.read(input) : -EAGAIN;
   }
 
   /**

@@ -17,12 +17,12 @@ export interface MetadataSizes {
 }
 
 export const normalSizes: MetadataSizes = {
-  small: 4000,
-  listed: 20_000,
-  tree: 2000,
-  packages: 50,
-  rounds: 9,
-  fewRounds: 5,
+  small: 1000,
+  listed: 5000,
+  tree: 1000,
+  packages: 15,
+  rounds: 5,
+  fewRounds: 3,
 };
 
 export const shortSizes: MetadataSizes = { small: 100, listed: 300, tree: 40, packages: 2, rounds: 1, fewRounds: 1 };

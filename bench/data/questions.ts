@@ -21,13 +21,13 @@ export interface DataSizes {
 
 export const normalSizes: DataSizes = {
   fileBytes: 128 << 20,
-  blocks: 20_000,
-  coldBlocks: 2000,
-  flushes: 100,
-  programs: 50,
-  rounds: 9,
+  blocks: 5000,
+  coldBlocks: 1000,
+  flushes: 50,
+  programs: 25,
+  rounds: 5,
   manyRounds: 21,
-  fewRounds: 5,
+  fewRounds: 3,
   crowd: 16,
 };
 

@@ -32,7 +32,7 @@ interface Sizes {
 }
 const sizes: Readonly<Record<Extent, Sizes>> = {
   short: { count: 100, rounds: 1, expiryMs: 0 },
-  normal: { count: 10_000, rounds: 9, expiryMs: 1100 },
+  normal: { count: 2000, rounds: 9, expiryMs: 1100 },
   full: { count: 10_000, rounds: 25, expiryMs: 1100 },
 };
 

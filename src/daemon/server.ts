@@ -15,6 +15,7 @@ import type { Composing } from '../filesystem/composing.ts';
 import { NodeDescriptors } from '../filesystem/descriptors.ts';
 import { reopenHandles } from '../filesystem/files.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
+import { Fills } from '../filesystem/fills.ts';
 import { HANDLE_BYTES } from '../filesystem/handles.ts';
 import { type CachePolicy, type Mount, SCRATCH } from '../filesystem/mount.ts';
 import { type NodeTable, ROOT } from '../filesystem/nodes.ts';
@@ -329,6 +330,7 @@ function assemble(
     scratch,
     entries: allocate('directory entries', 65_536),
     cache,
+    fills: new Fills(Math.min(cache.entrySeconds, cache.attributeSeconds), Date.now),
     ownSubvolume,
     storeInode: shared?.inode ?? -1,
     storeSubvolume: shared?.subvolume ?? -1,

@@ -84,6 +84,9 @@ export function readdir(m: Mount, r: Request, leftovers: Leftovers, plus: boolea
   if (fd < 0) return -EBADF;
 
   if (offset > Number.MAX_SAFE_INTEGER) return 0;
+  const generation = m.nodes.generation(slot);
+  const details = plus && !(offset === 0 && m.fills.holds(slot, generation));
+  if (details && offset === 0) m.fills.filled(slot, generation);
   let length = takeLeftover(m, leftovers, handle, offset);
   if (length === 0) {
     const sought = m.calls.lseek(fd, offset, 0);
@@ -96,7 +99,7 @@ export function readdir(m: Mount, r: Request, leftovers: Leftovers, plus: boolea
       if (length < 0) return used > 0 ? used : length;
       if (length === 0) return used;
     }
-    const { written, consumed, next } = putEntries(m, slot, fd, length, PAYLOAD + used, room - used, plus);
+    const { written, consumed, next } = putEntries(m, slot, fd, length, PAYLOAD + used, room - used, plus, details);
     used += written;
     if (consumed < length) {
       // Not even one entry fits: the caller's buffer is too small for its name. (No bytes at all would mean the end.)
@@ -132,6 +135,7 @@ function putEntries(
   out: number,
   room: number,
   plus: boolean,
+  details: boolean,
 ): { written: number; consumed: number; next: number } {
   const { view, bytes } = m.entries;
   let written = 0;
@@ -144,7 +148,7 @@ function putEntries(
     const need = plus ? SIZE_OF_ENTRY + padded : padded;
     if (written + need > room) break;
     const dots = isDots(bytes, nameAt, nameLength);
-    const put = putOne(m, slot, fd, at, nameLength, out + written, plus, dots);
+    const put = putOne(m, slot, fd, at, nameLength, out + written, plus, details && !dots);
     written += put;
     next = getU64(view, at + DIRENT.off);
     at += view.getUint16(at + DIRENT.reclen, true);
@@ -157,7 +161,10 @@ function isDots(bytes: Uint8Array, at: number, length: number): boolean {
   return (length === 1 && bytes[at] === dot) || (length === 2 && bytes[at] === dot && bytes[at + 1] === dot);
 }
 
-/** Writes one entry and returns its bytes: 0 for one that the mount doesn't show, or that is gone already. */
+/**
+ * Writes one entry and returns its bytes: 0 for one that the mount doesn't show, or that is gone already. With `plus` there is room for
+ * its attributes, which stay empty without `details`: it is a name only then.
+ */
 function putOne(
   m: Mount,
   slot: number,
@@ -166,7 +173,7 @@ function putOne(
   nameLength: number,
   out: number,
   plus: boolean,
-  dots: boolean,
+  details: boolean,
 ): number {
   const { view, bytes, address } = m.entries;
   const nameAt = at + DIRENT.name;
@@ -178,7 +185,7 @@ function putOne(
     dirent += SIZE_OF_ENTRY;
     // The kernel doesn't look "." and ".." up from here, and expects no lookup to be counted for them.
     m.output.bytes.fill(0, out, dirent);
-    if (!dots) {
+    if (details) {
       const found = identify(m, fd, address + nameAt, false);
       const name = bytes.subarray(nameAt, nameAt + nameLength);
       // One that can't be looked at is a name only, but a name that may be the store's is none.
@@ -195,7 +202,8 @@ function putOne(
         }
       }
     }
-  } else if (nameLength === STORE_NAME.length) {
+  }
+  if (!details && nameLength === STORE_NAME.length) {
     const name = bytes.subarray(nameAt, nameAt + nameLength);
     const found = identify(m, fd, address + nameAt, false);
     if (found < 0 ? isStoreName(name) : isHidden(m, SCRATCH.handle, name)) return 0;

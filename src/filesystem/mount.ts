@@ -10,6 +10,7 @@ import type { BackingFiles, SourceCalls } from './calls.ts';
 import type { Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import type { Domains } from './domains.ts';
+import type { Fills } from './fills.ts';
 import type { NodeTable } from './nodes.ts';
 import type { OpenTable } from './opens.ts';
 import type { Repeats } from './repeats.ts';
@@ -57,6 +58,7 @@ export interface Mount {
   /** Room for directory entries on their way from the source. */
   readonly entries: Memory;
   readonly cache: CachePolicy;
+  readonly fills: Fills;
   /** The subvolume of the source's root, whose inode numbers are shown as they are. */
   readonly ownSubvolume: number;
   /** Inode and subvolume of the store's directory, which the mount doesn't show; -1 when it lies elsewhere. */

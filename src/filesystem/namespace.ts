@@ -61,6 +61,7 @@ export function lookup(m: Mount, r: Request): Outcome {
   const dirFd = m.descriptors.acquire(parent);
   if (dirFd < 0) return dirFd;
   const result = replyEntry(m, parent, dirFd, r.name);
+  if (result >= 0) m.fills.missed(parent);
   m.descriptors.release(parent, dirFd);
   return result === -ENOENT && m.cache.entrySeconds > 0 ? putNegativeEntry(m, PAYLOAD) : result;
 }

@@ -11,6 +11,7 @@ import { NodeDescriptors } from '../../src/filesystem/descriptors.ts';
 import { Domains } from '../../src/filesystem/domains.ts';
 import { reopenHandles } from '../../src/filesystem/files.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
+import { Fills } from '../../src/filesystem/fills.ts';
 import { type Mount, SCRATCH } from '../../src/filesystem/mount.ts';
 import { NodeTable, nodeTableWords } from '../../src/filesystem/nodes.ts';
 import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
@@ -141,6 +142,7 @@ export class Mounted {
       scratch,
       entries: arena.allocate(4096),
       cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1 },
+      fills: new Fills(options.entrySeconds, () => kernel.nowMs),
       ownSubvolume: 0,
       storeInode: this.store.ino,
       storeSubvolume: 0,

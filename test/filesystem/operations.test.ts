@@ -58,6 +58,29 @@ function list(m: Mounted, size: number, plus: boolean): Dirent[] {
   return found;
 }
 
+test('a listing has names only while the kernel has the attributes of the last one, until it asks for an entry', () => {
+  const m = makeMounted({ entrySeconds: 1 });
+  for (const name of ['a', 'b', 'c']) m.kernel.add(m.root, name, REGULAR);
+  const names = (): string[] => list(m, 4096, true).map(({ name }) => name);
+  const withNodes = (): number => list(m, 4096, true).filter(({ nodeid }) => nodeid !== 0).length;
+  assert.equal(withNodes(), 3);
+  const calls = m.kernel.log.filter((name) => name === 'statx').length;
+  assert.equal(withNodes(), 0);
+  assert.deepEqual(names(), ['.', '..', 'a', 'b', 'c']);
+  // The store's name is looked at each time, and it is what none of them has.
+  assert.equal(m.kernel.log.filter((name) => name === 'statx').length, calls + 2);
+  m.lookup('b');
+  assert.equal(withNodes(), 3, 'the kernel had forgotten an entry');
+  assert.equal(withNodes(), 0);
+  m.kernel.add(m.root, 'd', REGULAR);
+  assert.deepEqual(names(), ['.', '..', 'a', 'b', 'c', 'd']);
+  m.kernel.nowMs += 1000;
+  assert.equal(withNodes(), 4, 'they have run out');
+  m.kernel.nowMs -= 5000;
+  assert.equal(withNodes(), 4, 'the clock was set back');
+  m.end();
+});
+
 test('a copy of little is made at once if all of it is on the disk, and on another thread otherwise', async () => {
   for (const clean of [true, false]) {
     const m = makeMounted();

@@ -8,12 +8,15 @@
  * when it is unmounted.
  */
 
+import { availableParallelism } from 'node:os';
 import { ENOSYS } from '../../src/base/errno.ts';
 import { Journal } from '../../src/base/journal.ts';
 import * as c from '../../src/base/linux.ts';
 import { putString } from '../../src/base/memory.ts';
+import { parseOptions } from '../../src/daemon/options.ts';
 import { Progress } from '../../src/fuse/server/progress.ts';
 import { BUFFER_BYTES, type Handlers, PAYLOAD, type Request, Session } from '../../src/fuse/server/session.ts';
+import { Spin } from '../../src/fuse/server/spin.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import { operations } from '../../src/fuse/wire/operations.ts';
 import { fuse_attr, fuse_attr_out, fuse_entry_out, fuse_open_out, SIZE_OF_ENTRY } from '../../src/fuse/wire/structs.ts';
@@ -148,6 +151,8 @@ const session = new Session({
   output,
   handlers,
   progress: new Progress(new Journal(allocate('journal', 65_536), 64)),
+  // As the server of a mount does with the default options.
+  ...(availableParallelism() > 1 && { spin: new Spin(parseOptions([]).spinUs) }),
   onBug: (operation, error) => console.error(operation, error),
 });
 const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0,allow_other`;

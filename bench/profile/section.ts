@@ -63,7 +63,7 @@ const kinds: readonly Kind[] = [
     names: 'keep',
     goal: true,
   },
-  { name: 'lookup', per: 'stat', loop: 'stat', at: 'files', options: 'cache=1', names: 'keep', goal: true },
+  { name: 'lookup', per: 'stat', loop: 'stat', at: 'files', options: 'cache=1', names: 'expire', goal: true },
   {
     name: 'open',
     per: 'open, close',

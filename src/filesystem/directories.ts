@@ -35,6 +35,8 @@ interface Leftover {
   readonly bytes: Uint8Array;
 }
 
+const DT_DIR = 4;
+
 const DIRECTORY_FLAGS = c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC;
 
 /** By file handle. Streams are few, and gone with their RELEASEDIR. */
@@ -148,7 +150,9 @@ function putEntries(
     const need = plus ? SIZE_OF_ENTRY + padded : padded;
     if (written + need > room) break;
     const dots = isDots(bytes, nameAt, nameLength);
-    const put = putOne(m, slot, fd, at, nameLength, out + written, plus, details && !dots);
+    // A directory may be a btrfs subvolume, whose number a listing of the source doesn't have.
+    const told = details || view.getUint8(at + DIRENT.type) === DT_DIR;
+    const put = putOne(m, slot, fd, at, nameLength, out + written, plus, plus && told && !dots);
     written += put;
     next = getU64(view, at + DIRENT.off);
     at += view.getUint16(at + DIRENT.reclen, true);

@@ -1,7 +1,8 @@
 /**
  * Which directories the kernel was told all of a moment ago. It asks for the attributes of a directory's entries (READDIRPLUS) whenever
  * a listing begins, also while it still has those that it got the last time; each costs two system calls then, and its name
- * alone none. So as long as they hold, a listing has names only, until the kernel shows by a LOOKUP that it has forgotten some.
+ * alone none. So as long as they hold, a listing has names only but for directories, until the kernel shows by a LOOKUP that it has
+ * forgotten some.
  *
  * Directories that take the same line displace one another: a listing too many with attributes does no harm, and neither does one too
  * few.

@@ -167,12 +167,16 @@ export class NodeDescriptors {
     if (fd >= 0) this.#calls.close(fd);
   }
 
-  /** Gives all cached descriptors back but the one in use; returns whether there were any. */
+  /** Gives back all cached descriptors but the one in use, and what is pinned briefly; returns whether there were any. */
   #dropCached(): boolean {
     let dropped = false;
     for (let line = 0; line < CACHED_DIRECTORIES; line++) {
       if ((this.#cachedFds[line] ?? -1) < 0 || this.#cachedSlots[line] === this.#latest) continue;
       this.#drop(line);
+      dropped = true;
+    }
+    for (const slot of this.#brief.keys()) {
+      this.unpin(slot);
       dropped = true;
     }
     return dropped;

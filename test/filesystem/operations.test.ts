@@ -312,6 +312,20 @@ test('a file that loses its last name is opened by who looked it up before, unti
   m.end();
 });
 
+test('what is pinned briefly is given back when there is no descriptor left', () => {
+  const m = makeMounted();
+  for (const name of ['file', 'other']) m.kernel.add(m.root, name, REGULAR, 'content').nlink = 1;
+  const nodes = ['file', 'other'].map((name) => m.lookup(name).nodeid);
+  assert.equal(m.call('UNLINK', 1, names('file')).error, 0);
+  assert.equal(m.mount.descriptors.pinnedCount, 1);
+  m.kernel.failAfter = 0;
+  m.kernel.failWith = EMFILE;
+  assert.equal(m.call('GETATTR', nodes[1] ?? 0, pack(s.fuse_getattr_in)).error, 0);
+  assert.equal(m.mount.descriptors.pinnedCount, 0);
+  for (const nodeid of nodes) m.forget(nodeid);
+  m.end();
+});
+
 test('a file that keeps another name is not kept open for the one that it loses', () => {
   const m = makeMounted();
   m.kernel.add(m.root, 'file', REGULAR).nlink = 2;

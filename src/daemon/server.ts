@@ -181,7 +181,10 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
   } else {
     minor = facts.minor;
-    registered.adopt(new Set([...backingIds(state), ...backing.ids()]));
+    const used = backingIds(state);
+    const flaw = backing.flaw(used);
+    if (flaw !== undefined) throw untrusted(`the table of kept backing files is damaged: ${flaw}`);
+    registered.adopt(new Set([...used, ...backing.ids()]));
     // An id in it may have been closed by a step that was taken back.
     backing.dropAll();
     for (const [name, fd] of keeper.held) mount.descriptors.adopt(name, fd);
@@ -355,17 +358,21 @@ function assemble(
   return { mount, session };
 }
 
+function untrusted(why: string): UserError {
+  return new UserError(`what the server before left isn't trusted: ${why}`);
+}
+
 /** Takes an earlier server's state over, in the condition that it had between two requests. @throws UserError */
 function takeOver(fd: number, options: MountOptions, device: FuseDevice): State {
   let state: State;
   try {
     state = openState(fd, options);
   } catch (error) {
-    throw new UserError(`what the server before left isn't trusted: ${error instanceof Error ? error.message : error}`);
+    throw untrusted(error instanceof Error ? error.message : String(error));
   }
   settleInterrupted(device, state.output, state.progress);
   const flaw = flawOf(state);
-  if (flaw !== undefined) throw new UserError(`what the server before left isn't trusted: ${flaw}`);
+  if (flaw !== undefined) throw untrusted(flaw);
   return state;
 }
 

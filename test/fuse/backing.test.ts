@@ -88,6 +88,16 @@ test('a later server finds what is kept, and closes it', () => {
   assert.deepEqual([world.registered.size, later.kept], [0, 0]);
 });
 
+test('a table that keeps what is in use, or in the wrong place, is not trusted', () => {
+  const world = new World();
+  const id = world.files.ofNodes.open(3);
+  world.files.ofNodes.keep(1, 1, id);
+  assert.equal(world.files.flaw(new Set([id + 1])), undefined);
+  assert.match(world.files.flaw(new Set([id])) ?? '', /in use/);
+  world.journal.set(world.at + 4 * 2, 2);
+  assert.match(world.make().flaw(new Set()) ?? '', /belongs to another/);
+});
+
 test('every registration is in use, or kept, or closed, whatever is done', () => {
   const step = fc.record({
     what: fc.constantFrom('open', 'keep', 'drop', 'again', 'wait', 'killed'),

@@ -86,6 +86,17 @@ export class BackingFiles {
     for (let line = 0; line < LINES; line++) if (this.#key(line) !== 0) yield this.#get(line, LINE.id);
   }
 
+  /** What is wrong with the table, if it was not made by this code or was written to by others. `used` are the ids in use. */
+  flaw(used: ReadonlySet<number>): string | undefined {
+    for (let line = 0; line < LINES; line++) {
+      const key = this.#key(line);
+      if (key === 0) continue;
+      if (((key - 1) & (LINES - 1)) !== line) return `line ${line} keeps what belongs to another`;
+      if (used.has(this.#get(line, LINE.id))) return `line ${line} keeps what is in use`;
+    }
+    return;
+  }
+
   /** Rows of two tables, told apart by the lowest bit of their keys. */
   #of(table: 0 | 1): KeptBackings {
     const keyOf = (row: number): number => 2 * row + table;

@@ -16,7 +16,7 @@ import { measureSeries, type Series } from './series.ts';
 const STAGE_BYTES = 24 * 1024 ** 3;
 const COUNTS: Readonly<Record<Extent, readonly number[]>> = {
   short: [1, 2, 3],
-  normal: [1, 2, 5, 10, 20],
+  normal: [1, 2, 5, 10, 20, 50],
   full: [1, 2, 5, 10, 20, 50, 100],
 };
 /** The control says nothing new with more trees. */

@@ -307,6 +307,7 @@ function assemble(
     nodes,
     opens,
     descriptors,
+    backing,
     mountFd: source.mountFd,
     scratch,
     mappings: shared?.mappings,

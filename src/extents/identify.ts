@@ -26,6 +26,7 @@ import {
   FIEMAP_EXTENT_UNWRITTEN,
   FiemapCursor,
 } from './fiemap.ts';
+import { InlineItem } from './inlineitem.ts';
 import {
   BTRFS_FILE_EXTENT_INLINE,
   BTRFS_FILE_EXTENT_PREALLOC,
@@ -217,6 +218,19 @@ export class ExtentReader {
       anyShared: (any & FIEMAP_EXTENT_SHARED) !== 0,
       encoded,
     };
+  }
+
+  /**
+   * The item of a file of btrfs that is `inline`; null when it isn't any more, or has anything beside that item. What is only in memory
+   * goes unseen: that is for a file that `identify` wrote back a moment ago. `fd` is as there.
+   */
+  inlineItem(fd: number, inode: number, size: number): InlineItem | null {
+    const items = this.#items;
+    items.start(fd, inode, Number.MAX_SAFE_INTEGER, 2);
+    if (!items.next() || items.type !== BTRFS_FILE_EXTENT_INLINE) return null;
+    if (items.offset !== 0 || items.length !== size || items.encryption !== 0 || items.otherEncoding !== 0) return null;
+    const item = new InlineItem(size, items.item);
+    return !items.next() && items.error === 0 ? item : null;
   }
 
   /**

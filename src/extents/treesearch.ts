@@ -92,6 +92,9 @@ export class ExtentItemCursor {
   offsetInExtent = 0;
   /** 0, a negated errno, INCONSISTENT or TOO_MANY_EXTENTS. */
   error = 0;
+  /** Where the item is in the scratch memory, and its length; for as long as nothing else uses that. */
+  #item = 0;
+  #itemBytes = 0;
 
   readonly #calls: ExtentCalls;
   readonly #scratch: Memory;
@@ -143,6 +146,11 @@ export class ExtentItemCursor {
     return this.#read() || this.#fail(INCONSISTENT);
   }
 
+  /** The item itself, with the data of an inline one; to be copied before the scratch memory is used again. */
+  get item(): Uint8Array {
+    return this.#scratch.bytes.subarray(this.#item, this.#item + this.#itemBytes);
+  }
+
   #fail(error: number): false {
     this.error = error;
     this.#items = 0;
@@ -185,6 +193,8 @@ export class ExtentItemCursor {
     if (searchHeader.type.get(view, header) !== BTRFS_EXTENT_DATA_KEY) return false;
     if (item + itemSize > limit || itemSize < INLINE_HEAD_SIZE) return false;
     if (offset < this.#position || offset >= this.#end) return false;
+    this.#item = item;
+    this.#itemBytes = itemSize;
     this.offset = offset;
     this.type = view.getUint8(item + TYPE);
     this.compression = view.getUint8(item + COMPRESSION);

@@ -17,8 +17,9 @@
 import { ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
+import type { KeptBackings } from '../fuse/server/backing.ts';
 import { statx } from '../fuse/wire/structs.ts';
-import type { SharedFile } from '../mappings/store.ts';
+import type { SharedFile } from '../mappings/content.ts';
 import type { SourceCalls } from './calls.ts';
 import type { ComposedOpen, ComposedRefusal, Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
@@ -48,7 +49,7 @@ export type OwnReason =
 
 /** What is needed of the store of shared mappings: see `mappings/store.ts`. A mapping is named by its row. */
 export interface SharedMappings {
-  share(file: SharedFile): number | string | Promise<number | string>;
+  share(file: SharedFile, dropPages: (node: number) => boolean): number | string | Promise<number | string>;
   size(mapping: number): number;
   generation(mapping: number): number;
   isAlive(mapping: number, generation: number): boolean;
@@ -63,6 +64,8 @@ export interface RoutesOptions {
   readonly nodes: NodeTable;
   readonly opens: OpenTable;
   readonly descriptors: NodeDescriptors;
+  /** Backing files of nodes. */
+  readonly backing: Pick<KeptBackings, 'drop'>;
   readonly mountFd: number;
   readonly scratch: Memory;
   /** Absent when sharing is off. */
@@ -201,8 +204,9 @@ export class Routes {
     if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#compose(slot, fd, size, 'recent');
     const domain = this.#options.domains.of(slot, scratch);
     if (domain === NO_DOMAIN) return this.#own('domain');
-    const file = { fd, size, inode: statx.ino.get(view, at), domain, sinceModifiedMs };
-    const found = mappings.share(file);
+    const [inode, uid] = [statx.ino.get(view, at), statx.uid.get(view, at)];
+    const file = { fd, size, inode, domain, uid, node: slot, sinceModifiedMs };
+    const found = mappings.share(file, (other) => this.#dropPages(other));
     if (!(found instanceof Promise)) {
       if (typeof found === 'string') return this.#compose(slot, fd, size, found);
       return this.#settle(slot, fd, found, seconds, nanoseconds);
@@ -282,6 +286,19 @@ export class Routes {
     composing?.packs.suspect();
     const mapping = slot < 0 ? -1 : nodes.lastVerdict(slot);
     mappings.suspect(mapping);
+  }
+
+  /** Drops what the page cache has of a node's own file, whose next open is looked at anew; false when there is no such file. */
+  #dropPages(slot: number): boolean {
+    const { calls, nodes, backing, mountFd } = this.#options;
+    if (!nodes.has(slot) || nodes.type(slot) !== c.S_IFREG) return false;
+    const flags = c.O_RDONLY | c.O_NONBLOCK | c.O_NOFOLLOW | c.O_CLOEXEC;
+    const fd = calls.openByHandleAt(mountFd, nodes.handleAddress(slot), flags);
+    if (fd < 0) return false;
+    calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_DONTNEED);
+    calls.close(fd);
+    backing.drop(slot, nodes.generation(slot));
+    return true;
   }
 
   /** Takes the own route, for a reason of ours or one that the store gives. */

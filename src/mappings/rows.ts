@@ -1,6 +1,6 @@
 /**
  * The table of shared mappings: what is known of each clone, an index by the hash of its map, and the list of those that
- * nobody uses, least recently used first. A row is 60 bytes of journaled memory, which a later server takes over.
+ * nobody uses, least recently used first. A row is 64 bytes of journaled memory, which a later server takes over.
  *
  * Life of a row:  take ──► publish (findable, idle) ⇄ in use ──► withdraw ──► give ──► take, with another generation
  */
@@ -8,6 +8,8 @@
 import type { Journal, WordIndex } from '../base/journal.ts';
 
 export const NONE = -1;
+/** The owner of a mapping that is for everybody's files. */
+export const ANYBODY = 0;
 
 /** Words of a row. Links to rows are their numbers plus one, so that untouched memory is a table without rows. */
 const SIZE = 0;
@@ -21,7 +23,8 @@ const NEXT = 10; // of the bucket, or of the free list
 const OLDER = 11;
 const NEWER = 12;
 const DOMAIN = 13;
-const WORDS = 14;
+const OWNER = 14;
+const WORDS = 15;
 
 /** Words in front of the rows. */
 const COUNT = 0;
@@ -35,6 +38,17 @@ const HEADER_WORDS = 8;
 /** Words that a table of so many rows reserves. Only what is touched costs memory. */
 export function mappingRowsWords(capacity: number): number {
   return HEADER_WORDS + capacity * (WORDS + 1);
+}
+
+/** What is known of a clone when its row becomes findable. */
+export interface PublishedMapping {
+  readonly size: number;
+  /** Of its content: of the extent map, or of the item that it lies in. */
+  readonly hash: number;
+  /** The clone's number in the store. */
+  readonly inode: number;
+  readonly domain: number;
+  readonly owner: number;
 }
 
 export class MappingRows {
@@ -105,6 +119,11 @@ export class MappingRows {
     return this.#get(row, DOMAIN);
   }
 
+  /** Whose files alone it is for: a user's number plus one, or ANYBODY. */
+  owner(row: number): number {
+    return this.#get(row, OWNER);
+  }
+
   isAlive(row: number): boolean {
     return row >= 0 && row < this.touched && this.#get(row, ALIVE) === 1;
   }
@@ -135,11 +154,12 @@ export class MappingRows {
   }
 
   /** Makes a row findable by its hash; it is idle at first. */
-  publish(row: number, size: number, hash: number, inode: number, domain: number): void {
+  publish(row: number, { size, hash, inode, domain, owner }: PublishedMapping): void {
     this.#journal.setLarge(this.#at(row, SIZE), size);
     this.#journal.setLarge(this.#at(row, HASH), hash);
     this.#journal.setLarge(this.#at(row, INODE), inode);
     this.#set(row, DOMAIN, domain);
+    this.#set(row, OWNER, owner);
     this.#set(row, USERS, 0);
     this.#set(row, BACKING, 0);
     this.#set(row, ALIVE, 1);
@@ -167,12 +187,13 @@ export class MappingRows {
     this.#journal.set(this.#header + COUNT, this.count - 1);
   }
 
-  /** The published rows of a domain whose map had this hash, and whose clone has this size. */
-  *candidates(hash: number, size: number, domain: number): Generator<number> {
+  /** The published rows for a domain's and an owner's files whose content had this hash, and whose clone has this size. */
+  *candidates({ hash, size, domain, owner }: Omit<PublishedMapping, 'inode'>): Generator<number> {
     let row = this.#journal.get(this.#bucket(hash, domain)) - 1;
     while (row !== NONE) {
       const next = this.#get(row, NEXT) - 1;
-      if (this.#hash(row) === hash && this.size(row) === size && this.domain(row) === domain) yield row;
+      const fits = this.#hash(row) === hash && this.size(row) === size;
+      if (fits && this.domain(row) === domain && this.owner(row) === owner) yield row;
       row = next;
     }
   }

@@ -8,6 +8,8 @@
  * concluded from a map that was read before: the index finds candidates by hash, and then file, clone and file again are
  * read and compared.
  *
+ * Files that have no extents are compared by their items, in the same order (`content.ts`).
+ *
  *     share(file) ──► match an existing clone, or make one ──► row
  *     row:  idle (on the list of idle mappings, least recently used first) ◄──acquire, release──► in use (backing id)
  *     idle ──its extents are nobody else's, room is needed, or the mount ends──► dropped: the clone is deleted
@@ -21,10 +23,13 @@ import { EDQUOT, EINVAL, ENOSPC } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
-import type { ExtentMap } from '../extents/extentmap.ts';
-import type { ExtentReader, IdentifyOptions, Identity, Refusal, RefusalReason } from '../extents/identify.ts';
+import { ExtentMap } from '../extents/extentmap.ts';
+import type { ExtentReader, IdentifyOptions, RefusalReason } from '../extents/identify.ts';
+import { InlineItem } from '../extents/inlineitem.ts';
 import * as k from './calls.ts';
+import { type Content, contentOf, isSame, ownerOf, type SharedFile } from './content.ts';
 import { type MappingRows, NONE } from './rows.ts';
+import { NOBODY, Sightings } from './sightings.ts';
 import { Space } from './space.ts';
 
 /** Why a file isn't shared, beside what its extents say. */
@@ -43,16 +48,8 @@ export type StoreRefusal =
   /** The filesystem made no clone. */
   | 'clone-failed';
 
-export interface SharedFile {
-  /** Open for reading. */
-  readonly fd: number;
-  readonly size: number;
-  readonly inode: number;
-  /** Only files of the same domain share a mapping. */
-  readonly domain: number;
-  /** How long ago its content changed. A file that didn't change lately has no dirty pages, as a rule. */
-  readonly sinceModifiedMs: number;
-}
+/** A mapping's row, or why there is none. */
+type Outcome = number | StoreRefusal;
 
 /** The composed route's side of large clones: see `composed.ts`. */
 export interface LargeClones {
@@ -68,7 +65,7 @@ export interface StoreOptions {
   /** The table of mappings: empty, or an earlier server's. */
   readonly rows: MappingRows;
   readonly calls: k.StoreCalls;
-  readonly reader: Pick<ExtentReader, 'identify' | 'anyUnshared'>;
+  readonly reader: Pick<ExtentReader, 'identify' | 'inlineItem' | 'anyUnshared'>;
   readonly filesystem: 'btrfs' | 'xfs';
   /** What the composed route knows of extents; absent when it is off. */
   readonly composer?: LargeClones;
@@ -116,6 +113,7 @@ export class MappingStore {
   mismatched = 0;
   readonly #o: StoreOptions;
   readonly #rows: MappingRows;
+  readonly #sightings = new Sightings();
   #making = 0;
   #bytes = 0;
   readonly #space: Space;
@@ -167,28 +165,33 @@ export class MappingStore {
 
   /**
    * The mapping that holds a file's bytes, found or made, or the reason why there is none. The answer comes later when the
-   * clone takes long to make. The caller makes sure that the file didn't change meanwhile.
+   * clone takes long to make. The caller makes sure that the file didn't change meanwhile. `dropPages` drops the clean pages of another
+   * node's file; false when there is no such node any more.
    */
-  share(file: SharedFile): number | StoreRefusal | Promise<number | StoreRefusal> {
+  share(file: SharedFile, dropPages: (node: number) => boolean): Outcome | Promise<Outcome> {
     const { reader, filesystem } = this.#o;
     const look = { filesystem, size: file.size, inode: file.inode, limit: MAX_EXTENTS } as const;
     // What this misses, since it isn't flushed, the flushed map that a match or a new clone ends with doesn't.
-    const seen = reader.identify(file.fd, { ...look, sync: false, stopAtUnshared: true });
-    if (seen.map === null) return seen.reason;
-    if (!seen.allShared) return 'unshared';
+    const content = contentOf(reader, file.fd, { ...look, sync: false, stopAtUnshared: true });
+    if (typeof content === 'string') return content;
+    if (content instanceof ExtentMap && content.count === 0) return 'unshared';
     if (file.sinceModifiedMs < DIRTY_WINDOW_MS && !this.#o.isClean(file.fd)) return 'dirty';
-    const found = this.#match(seen.map, file, () => reader.identify(file.fd, { ...look, sync: true }));
+    const found = this.#match(content, file, () => contentOf(reader, file.fd, { ...look, sync: true }));
     if (found !== NONE) {
       this.matched++;
       // The file's own clean pages would be a second copy.
       this.#o.calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);
       return found;
     }
+    if (content instanceof InlineItem) {
+      const other = this.#sightings.meet(content.hash(), file.domain, ownerOf(content, file.uid), file.node);
+      return other === NOBODY || !dropPages(other) ? 'inline' : this.#make(file, 1);
+    }
     const { composer } = this.#o;
     if (composer !== undefined && file.size >= composer.minBytes) {
-      if (composer.indexedBytes(seen.map, file.domain) > file.size / 2) return 'packed';
+      if (composer.indexedBytes(content, file.domain) > file.size / 2) return 'packed';
     }
-    return this.#make(file, seen.map.count);
+    return this.#make(file, content.count);
   }
 
   /** One more inode uses the mapping: its backing id, or a negated errno. */
@@ -290,34 +293,35 @@ export class MappingStore {
     return `c${row.toString(16)}-${this.generation(row).toString(16)}`;
   }
 
-  /** The row whose clone has this map, now; `again` reads the file's map once more, after the clone's. */
+  /** The row whose clone has this content, now; `again` reads the file's once more, after the clone's. */
   #match(
-    map: ExtentMap,
-    { size, domain }: Pick<SharedFile, 'size' | 'domain'>,
-    again: () => Identity | Refusal,
+    content: Content,
+    { size, domain, uid }: Pick<SharedFile, 'size' | 'domain' | 'uid'>,
+    again: () => Content | RefusalReason,
   ): number {
-    for (const row of this.#rows.candidates(map.hash(), size, domain)) {
-      const clone = this.#identifyRow(row);
-      if (clone?.equals(map) && again().map?.equals(clone)) return row;
+    const owner = ownerOf(content, uid);
+    for (const row of this.#rows.candidates({ hash: content.hash(), size, domain, owner })) {
+      const clone = this.#contentOf(row);
+      if (isSame(content, clone) && isSame(content, again())) return row;
       this.mismatched++;
     }
     return NONE;
   }
 
-  /** The current map of a row's clone. */
-  #identifyRow(row: number): ExtentMap | null {
+  /** What a row's clone has now. */
+  #contentOf(row: number): Content | RefusalReason {
     const fd = this.openClone(row);
-    if (fd < 0) return null;
-    const identity = this.#o.reader.identify(fd, this.#cloneOptions(this.size(row), this.#rows.inode(row)));
+    if (fd < 0) return 'errno';
+    const content = contentOf(this.#o.reader, fd, this.#cloneOptions(this.size(row), this.#rows.inode(row)));
     this.#o.calls.close(fd);
-    return identity.map;
+    return content;
   }
 
   #cloneOptions(size: number, inode: number): IdentifyOptions {
     return { filesystem: this.#o.filesystem, size, inode, limit: MAX_EXTENTS, sync: true };
   }
 
-  #make(file: SharedFile, extents: number): number | StoreRefusal | Promise<number | StoreRefusal> {
+  #make(file: SharedFile, extents: number): Outcome | Promise<Outcome> {
     const { calls, directoryFd, scratch, filesystem } = this.#o;
     if (this.isSpaceLow()) {
       this.#dropIdle(BUSY_STEP);
@@ -346,7 +350,7 @@ export class MappingStore {
     });
   }
 
-  #finishMaking(row: number, clone: number, file: SharedFile, cloned: number): number | StoreRefusal {
+  #finishMaking(row: number, clone: number, file: SharedFile, cloned: number): Outcome {
     const { calls, reader, scratch } = this.#o;
     let result = cloned;
     if ((result === -ENOSPC || result === -EDQUOT) && this.dropAllIdle() > 0) {
@@ -367,23 +371,25 @@ export class MappingStore {
     }
     const size = getU64(view, RESULT_AT + k.STATX.size);
     const inode = getU64(view, RESULT_AT + k.STATX.ino);
-    const identity = reader.identify(clone, this.#cloneOptions(size, inode));
-    if (identity.map === null) {
+    const look = this.#cloneOptions(size, inode);
+    const content = contentOf(reader, clone, look);
+    if (typeof content === 'string') {
       this.#discard(row, clone);
-      return identity.reason;
+      return content;
     }
-    const { map } = identity;
+    const { domain, uid } = file;
     // Another open may have made the same clone while this one was being made on its thread.
-    const { domain } = file;
-    const twin = this.#match(map, { size, domain }, () => reader.identify(clone, this.#cloneOptions(size, inode)));
+    const twin = this.#match(content, { size, domain, uid }, () => contentOf(reader, clone, look));
     if (twin !== NONE) {
       this.#discard(row, clone);
       return twin;
     }
     calls.close(clone);
-    this.#rows.publish(row, size, map.hash(), inode, domain);
+    this.#rows.publish(row, { size, hash: content.hash(), inode, domain, owner: ownerOf(content, uid) });
     const { composer } = this.#o;
-    if (composer !== undefined && size >= composer.minBytes) composer.addClone(row, size, inode, map, domain);
+    if (composer !== undefined && content instanceof ExtentMap && size >= composer.minBytes) {
+      composer.addClone(row, size, inode, content, domain);
+    }
     this.#bytes += size;
     this.made++;
     calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);

@@ -32,7 +32,7 @@ function live(): State {
     const slot = nodes.lookUp(handle, 0, inode === 0 ? 0o40755 : 0o100644);
     if (inode % 4 !== 1) continue;
     const mapping = mappings.take();
-    mappings.publish(mapping, inode * 100, inode, inode, 0);
+    mappings.publish(mapping, { size: inode * 100, hash: inode, inode, domain: 0, owner: 0 });
     if (inode % 8 === 1) continue;
     mappings.leaveIdle(mapping);
     mappings.setUsers(mapping, 1);

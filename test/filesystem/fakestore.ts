@@ -3,7 +3,7 @@
 import { ENOENT } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
 import type { SharedMappings } from '../../src/filesystem/routes.ts';
-import type { SharedFile } from '../../src/mappings/store.ts';
+import type { SharedFile } from '../../src/mappings/content.ts';
 import type { FakeBacking, FakeKernel, Inode } from './fake.ts';
 
 interface Row {

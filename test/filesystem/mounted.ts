@@ -117,6 +117,7 @@ export class Mounted {
       nodes,
       opens,
       descriptors,
+      backing: this.kept.ofNodes,
       mountFd: MOUNT_FD,
       scratch,
       mappings: options.share ? this.mappings : undefined,

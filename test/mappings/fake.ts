@@ -6,10 +6,12 @@ import { memoryAt } from '../../src/base/memory.ts';
 import { setU64 } from '../../src/base/struct.ts';
 import { ExtentMap, ExtentMapBuilder } from '../../src/extents/extentmap.ts';
 import type { ExtentReader } from '../../src/extents/identify.ts';
+import { InlineItem } from '../../src/extents/inlineitem.ts';
 import { BackingFiles, KEPT_WORDS } from '../../src/fuse/server/backing.ts';
 import { STATFS, STATX, type StoreCalls } from '../../src/mappings/calls.ts';
+import type { SharedFile } from '../../src/mappings/content.ts';
 import { MappingRows, mappingRowsWords } from '../../src/mappings/rows.ts';
-import { MappingStore, type SharedFile, STORE_SCRATCH_BYTES, type StoreOptions } from '../../src/mappings/store.ts';
+import { MappingStore, STORE_SCRATCH_BYTES, type StoreOptions } from '../../src/mappings/store.ts';
 import { Arena } from '../fuse/device.ts';
 
 export const BLOCK = 4096;
@@ -27,6 +29,9 @@ export interface FakeFile {
   /** Pages that aren't on disk. */
   dirty: number;
   nocow: boolean;
+  uid: number;
+  /** The item of an inline file, which has no blocks. */
+  item?: string;
 }
 
 /** Extent maps that all have one hash. */
@@ -79,6 +84,7 @@ export class FakeStorage {
       shared: true,
       dirty: 0,
       nocow: false,
+      uid: 0,
       ...changes,
     };
   }
@@ -87,8 +93,17 @@ export class FakeStorage {
   shared(file: FakeFile, sinceModifiedMs = 1e9): SharedFile {
     const fd = this.#nextFd++;
     this.open.set(fd, { file, writing: false });
-    return { fd, size: file.size, inode: file.ino, domain: 0, sinceModifiedMs };
+    return { fd, size: file.size, inode: file.ino, domain: 0, uid: file.uid, node: file.ino, sinceModifiedMs };
   }
+
+  /** Nodes that were forgotten. */
+  readonly forgotten = new Set<number>();
+
+  readonly dropPages = (node: number): boolean => {
+    if (this.forgotten.has(node)) return false;
+    this.dropped.push(node);
+    return true;
+  };
 
   #of(fd: number): FakeFile {
     const found = this.open.get(fd);
@@ -104,6 +119,7 @@ export class FakeStorage {
     if (this.open.get(to)?.writing !== true) return -EBADF;
     clone.blocks = [...source.blocks];
     clone.size = source.size;
+    if (source.item !== undefined) clone.item = source.item;
     return 0;
   }
 
@@ -171,9 +187,10 @@ export class FakeStorage {
     ),
   };
 
-  readonly reader: Pick<ExtentReader, 'identify' | 'anyUnshared'> = {
+  readonly reader: Pick<ExtentReader, 'identify' | 'inlineItem' | 'anyUnshared'> = {
     identify: (fd, options) => {
       const file = this.#of(fd);
+      if (file.item !== undefined) return { map: null, reason: 'inline', errno: 0 };
       if (options.stopAtUnshared === true && !file.shared) return { map: null, reason: 'unshared', errno: 0 };
       if (options.size !== file.size) return { map: null, reason: 'inconsistent', errno: 0 };
       const map = mapOf(file, this.colliding);
@@ -181,6 +198,13 @@ export class FakeStorage {
         file.blocks = file.blocks.map((block) => block + 7 * BLOCK);
       }
       return { map, allShared: file.shared, anyShared: file.shared, encoded: false };
+    },
+    inlineItem: (fd, _inode, size) => {
+      const file = this.#of(fd);
+      if (file.item === undefined || size !== file.size) return null;
+      const item = new InlineItem(size, Buffer.from(file.item));
+      if (file === this.changing?.file && --this.changing.looks === 0) file.item += '!';
+      return item;
     },
     anyUnshared: (fd) => (this.#of(fd).shared ? 0 : 1),
   };

@@ -11,7 +11,7 @@ import { BLOCK, type FakeFile, FakeStorage } from './fake.ts';
 /** Shares a file at once: its row, or the reason. */
 function share(storage: FakeStorage, store: MappingStore, file: FakeFile): number | string {
   const given = storage.shared(file);
-  const result = store.share(given);
+  const result = store.share(given, storage.dropPages);
   storage.calls.close(given.fd);
   assert.ok(!(result instanceof Promise), 'a small clone is made at once');
   return result;
@@ -100,9 +100,9 @@ test('what has no extents to share, dirty pages or NOCOW is refused, and leaves 
   assert.equal(share(storage, store, storage.file([1], { shared: false })), 'unshared');
   assert.equal(share(storage, store, storage.file([1], { nocow: true })), 'nocow');
   const dirty = storage.file([1], { dirty: 3 });
-  assert.equal(store.share(storage.shared(dirty, 1000)), 'dirty');
+  assert.equal(store.share(storage.shared(dirty, 1000), storage.dropPages), 'dirty');
   assert.equal(
-    typeof store.share(storage.shared(dirty, 100_000)),
+    typeof store.share(storage.shared(dirty, 100_000), storage.dropPages),
     'number',
     'old data is taken for clean, and flushed',
   );
@@ -267,13 +267,66 @@ test('a clone that does not fit is tried again once idle mappings are dropped', 
   checkNothingOpen(storage);
 });
 
+const inlineFile = (storage: FakeStorage, item: string, uid = 0): FakeFile =>
+  storage.file([], { item, size: item.length, uid });
+
+test('an inline file is cloned when a second one with the same item is opened, and the first one gives up its pages', () => {
+  const storage = new FakeStorage();
+  const store = storage.store();
+  const [a, b, d] = ['same', 'same', 'else'].map((item) => inlineFile(storage, item));
+  assert.ok(a !== undefined && b !== undefined && d !== undefined);
+  assert.equal(share(storage, store, a), 'inline');
+  assert.equal(share(storage, store, a), 'inline', 'the same file again is no second one');
+  assert.equal(share(storage, store, d), 'inline');
+  assert.deepEqual([storage.clones.size, storage.dropped.length], [0, 0]);
+  const first = row(storage, store, b);
+  assert.deepEqual(storage.dropped, [a.ino, b.ino]);
+  assert.equal(row(storage, store, a), first);
+  assert.deepEqual([store.made, store.matched, store.mismatched], [1, 1, 0]);
+  checkNothingOpen(storage);
+});
+
+test('inline files of two users are not shared, nor with one whose node is forgotten', () => {
+  const storage = new FakeStorage();
+  const store = storage.store();
+  const mine = [1, 2].map(() => inlineFile(storage, 'secret', 1000));
+  const theirs = [1, 2].map(() => inlineFile(storage, 'secret', 1001));
+  const rows = mine.map((file) => share(storage, store, file));
+  assert.deepEqual([rows[0], typeof rows[1]], ['inline', 'number']);
+  const [first, second] = theirs.map((file) => share(storage, store, file));
+  assert.equal(typeof second, 'number');
+  assert.notEqual(second, rows[1], 'another user got the mapping of an inline file');
+  assert.equal(first, 'inline');
+  const [one, two] = [1, 2].map(() => inlineFile(storage, 'gone'));
+  assert.ok(one !== undefined && two !== undefined);
+  assert.equal(share(storage, store, one), 'inline');
+  storage.forgotten.add(one.ino);
+  assert.equal(share(storage, store, two), 'inline');
+  checkNothingOpen(storage);
+});
+
+test('an inline file that changes between two looks is not matched, nor a clone that is not what it was', () => {
+  const storage = new FakeStorage();
+  const store = storage.store();
+  const [a, b, d, e] = [1, 2, 3, 4].map(() => inlineFile(storage, 'text'));
+  assert.ok(a !== undefined && b !== undefined && d !== undefined && e !== undefined);
+  share(storage, store, a);
+  const first = row(storage, store, b);
+  storage.changing = { file: d, looks: 1 };
+  assert.notEqual(share(storage, store, d), first);
+  for (const clone of storage.clones.values()) clone.item = 'next';
+  assert.notEqual(share(storage, store, e), first);
+  assert.ok(store.mismatched >= 2);
+  checkNothingOpen(storage);
+});
+
 const LARGE = Array.from({ length: 200 }, (_, i) => i * 3 * BLOCK);
 
 test('a clone of many extents is made on another thread, and of two that are made at once one stays', async () => {
   const storage = new FakeStorage();
   const store = storage.store();
   const [a, b] = [storage.shared(storage.file(LARGE)), storage.shared(storage.file(LARGE))];
-  const results = [store.share(a), store.share(b)];
+  const results = [a, b].map((file) => store.share(file, storage.dropPages));
   assert.ok(results.every((result) => result instanceof Promise));
   assert.equal(store.count, 0, 'a clone that is being made is not to be found');
   assert.equal(store.dropAllIdle(), 0);
@@ -291,7 +344,7 @@ test('clones that are being made count for the limit', async () => {
   const storage = new FakeStorage();
   const store = storage.store({ maxMappings: 2 });
   const results = [1, 2, 3].map((i) =>
-    store.share(storage.shared(storage.file(LARGE.map((at) => at + i * 4096 * 4096)))),
+    store.share(storage.shared(storage.file(LARGE.map((at) => at + i * 4096 * 4096))), storage.dropPages),
   );
   assert.equal(results[2], 'too-many-mappings');
   for (const thread of storage.threads.splice(0)) thread();

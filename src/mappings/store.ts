@@ -6,9 +6,7 @@
  * write to another owner goes elsewhere. So if the file's flushed map equals the clone's map, both read the same blocks.
  * Addresses prove that only while they are current (balance moves extents and frees the old addresses), so nothing is
  * concluded from a map that was read before: the index finds candidates by hash, and then file, clone and file again are
- * read and compared.
- *
- * Files that have no extents are compared by their items, in the same order (`content.ts`).
+ * read and compared. Files that have no extents are compared by their items, in the same order (`content.ts`).
  *
  *     share(file) ──► match an existing clone, or make one ──► row
  *     row:  idle (on the list of idle mappings, least recently used first) ◄──acquire, release──► in use (backing id)

@@ -198,8 +198,8 @@ export function memoryResult(result: Memory): SectionResult {
   const inline =
     asked.filesystem === 'btrfs'
       ? `\nOf these ${mib(image.inlineBytes)} MiB (${((image.inlineBytes / image.pageBytes) * 100).toFixed(1)}%) are pages of small files, up to 2 KiB, that btrfs keeps in its tree: they have
-no extents, so they can't be shared. On a btrfs mounted with \`max_inline=0\` when the files are written there are none; that is the row of that
-name. XFS has no such files.`
+no extents, and are shared by their items there, from the second one that is opened on. On a btrfs mounted with \`max_inline=0\` when the files are
+written there are none; that is the row of that name. XFS has no such files.`
       : '';
   const absent = missing(result);
   const text = `An image of ${image.tree.files.length.toLocaleString('en-US')} real files, with ${image.programs.map(({ name }) => name).join(' and ')} and what they load, is given to more and more users,

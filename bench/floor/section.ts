@@ -1,11 +1,10 @@
 /** The section `floor`: what a request takes at the least, with a server that does nothing, and with one that only calls. */
 
-import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { programPath } from '../../src/cli/package.ts';
 import { run } from '../../src/demo/commands.ts';
-import { startServer } from '../../src/demo/servers.ts';
 import { makeStage, type Stage } from '../../src/demo/stage.ts';
 import { median } from '../asking.ts';
 import { mountOurs } from '../daemon.ts';
@@ -15,12 +14,10 @@ import { type Placement, putOn } from '../placement.ts';
 import { barChart } from '../plot.ts';
 import type { Asked, Extent, Section, SectionResult } from '../section.ts';
 import { table, time } from '../tables.ts';
+import { FILE, mountpointOf, startConstant } from './empty.ts';
 
 const PLOT = 'bench-floor.svg';
 const IMAGE_BYTES = 2 * 1024 ** 3;
-/** The servers know this name. */
-const FILE = 'one';
-
 /** More than btrfs keeps inline. */
 const FILE_BYTES = 6000;
 
@@ -61,25 +58,12 @@ interface Target {
 
 async function openTargets(stage: Stage, source: string): Promise<readonly Target[]> {
   const targets: Target[] = [{ kind: 'bare', root: source, pid: undefined }];
-  for (const kind of ['empty', 'calls'] as const) {
-    const root = mountpointOf(stage, kind);
-    const script = join(import.meta.dirname, 'server.js');
-    const server = await startServer(process.execPath, [script, kind, root, source], root);
-    stage.undo(() => server.end());
-    targets.push({ kind, root, pid: server.pid });
-  }
+  for (const kind of ['empty', 'calls'] as const) targets.push({ kind, ...(await startConstant(stage, kind, source)) });
   const root = mountpointOf(stage, 'sharedext');
   const daemon = await mountOurs(source, root, 'settle=0,cache=1');
   stage.undo(() => daemon.end());
   targets.push({ kind: 'sharedext', root, pid: daemon.pid });
   return targets;
-}
-
-function mountpointOf(stage: Stage, name: string): string {
-  const root = join(stage.folder, name);
-  mkdirSync(root);
-  stage.undo(() => rmdirSync(root));
-  return root;
 }
 
 async function measure({ filesystem, extent, signal, tell }: Asked): Promise<readonly Line[]> {

@@ -4,6 +4,7 @@ import { programPath } from '../../src/cli/package.ts';
 import { makeStage } from '../../src/demo/stage.ts';
 import { askInTurns, type Question, ratio, type Tools } from '../asking.ts';
 import type { Counts } from '../daemon.ts';
+import { roundTripOf, startConstant } from '../floor/empty.ts';
 import { Crowd, Prober } from '../helpers.ts';
 import { type Placement, putOn } from '../placement.ts';
 import { makeSource, openPlaces, type PlaceName, type Places, placeNames, placeTitles } from '../places.ts';
@@ -17,12 +18,14 @@ import {
   type Row,
   ratiosTable,
   rowNumbers,
+  time,
   times,
   whole,
 } from '../tables.ts';
 import { fillForMetadata } from './files.ts';
 import { commandQuestions, loopQuestions, type MetadataSizes, normalSizes, rowNames, shortSizes } from './questions.ts';
 import { requestsOf } from './requests.ts';
+import { type Requests, type RoundTrips, roundTripsTable } from './roundtrips.ts';
 
 const IMAGE_BYTES = 32 * 1024 ** 3;
 const OURS = ['sharedext', 'over'] as const;
@@ -62,18 +65,13 @@ const limits = [
   [rowNames.remove, 4],
 ] as const;
 
-interface Requests {
-  readonly name: string;
-  readonly per: string;
-  readonly counts: ReadonlyMap<PlaceName, Counts>;
-}
-
 interface Measured {
   readonly files: number;
   readonly places: Places;
   readonly one: readonly Row[];
   readonly spread: readonly Row[];
   readonly requests: readonly Requests[];
+  readonly roundTrips: RoundTrips;
 }
 
 async function measure({ filesystem, extent, signal, tell }: Asked, sizes: MetadataSizes): Promise<Measured> {
@@ -87,7 +85,9 @@ async function measure({ filesystem, extent, signal, tell }: Asked, sizes: Metad
     const prober = new Prober();
     stage.undo(() => prober.end());
     const tools: Tools = { prober, crowd: new Crowd(0), warmUp: extent !== 'short', signal };
-    const pids = [prober.pid, ...places.open.flatMap(({ pid }) => pid ?? [])];
+    const empty = await startConstant(stage, 'empty', source);
+    const pids = [prober.pid, empty.pid, ...places.open.flatMap(({ pid }) => pid ?? [])];
+    const roundTrip = () => roundTripOf(empty, prober, sizes.small, sizes.rounds);
     const questions = [...loopQuestions(sizes), ...commandQuestions(sizes, files)];
     const ask = async (placement: Placement, asked: readonly Question[]): Promise<Row[]> => {
       await putOn(placement, pids);
@@ -100,10 +100,12 @@ async function measure({ filesystem, extent, signal, tell }: Asked, sizes: Metad
       return rows;
     };
     const one = await ask('one', questions);
+    const roundTripOnOne = await roundTrip();
     const spread = await ask(
       'spread',
       questions.filter(({ name }) => (extent === 'short' ? name === spreadRows[0] : spreadRows.includes(name))),
     );
+    const roundTrips = { one: roundTripOnOne, spread: await roundTrip() };
     const requests: Requests[] = [];
     for (const question of questions) {
       tell(`requests of ${question.name}`);
@@ -113,7 +115,7 @@ async function measure({ filesystem, extent, signal, tell }: Asked, sizes: Metad
           counts.set(place.name, await requestsOf(question, place, tools));
       requests.push({ name: question.name, per: question.per, counts });
     }
-    return { files, places, one, spread, requests };
+    return { files, places, one, spread, requests, roundTrips };
   } finally {
     await putOn('spread');
     await stage.dispose();
@@ -153,7 +155,8 @@ function requestsList(requests: readonly Requests[]): string {
 }
 
 function text(measured: Measured, sizes: MetadataSizes): string {
-  const { files, places, one, spread, requests } = measured;
+  const { files, places, one, spread, requests, roundTrips } = measured;
+  const judged = [...fasterRows, ...limits.map(([name]) => name)];
   return `A real tree of ${whole(files)} files of at most 64 KiB, and folders of ${whole(sizes.small)} and ${whole(sizes.listed)} files, in all places at the same time; they are asked in
 turn, ${sizes.rounds} rounds of calls and ${sizes.fewRounds} of programs. Numbers are the median of each round's ratio to the bare filesystem. Each
 question was asked once before; where nothing is cached, the kernel's inodes and names were dropped before each round, not its pages.
@@ -185,6 +188,18 @@ ${goalsTable(goalsOf(spread))}
 On one processor, where nothing has to be woken on another one, and a server can't look for the next request (\`spin=\`):
 
 ${goalsTable(goalsOf(one))}
+
+### What the round trips alone take
+
+The kernel waits for the answer of each request but FORGET and RELEASE. With a server whose answers are constants it waited
+${time(roundTrips.one)} on one processor and ${time(roundTrips.spread)} on all (GETATTR; the section "The least that a request takes"). So often as sharedext is asked,
+that server would take, with what the bare filesystem takes for the rest:
+
+${roundTripsTable({ rows: one, requests, roundTrip: roundTrips.one, names: judged, where: 'one processor' })}
+
+${roundTripsTable({ rows: spread, requests, roundTrip: roundTrips.spread, names: judged, where: 'all processors' })}
+
+Where a server that does nothing doesn't reach the goal, no server does: only fewer requests would.
 
 ### Requests
 
@@ -218,6 +233,7 @@ async function run(asked: Asked): Promise<SectionResult> {
       one: rowNumbers(one),
       spread: rowNumbers(spread),
       goals: { one: goalsOf(one), spread: goalsOf(spread) },
+      roundTrips: measured.roundTrips,
       requests: measured.requests.map(({ name, per, counts }) => ({ name, per, ...Object.fromEntries(counts) })),
       absent: measured.places.absent,
     },

@@ -221,16 +221,15 @@ export class ExtentReader {
   }
 
   /**
-   * The item of a file of btrfs that is `inline`; null when it isn't any more, or has anything beside that item. What is only in memory
-   * goes unseen: that is for a file that `identify` wrote back a moment ago. `fd` is as there.
+   * The item of a file of btrfs that is `inline`; null when it isn't any more, or when not all of the file lies in the item. What is
+   * only in memory goes unseen: that is for a file that `identify` wrote back a moment ago. `fd` is as there.
    */
   inlineItem(fd: number, inode: number, size: number): InlineItem | null {
     const items = this.#items;
-    items.start(fd, inode, Number.MAX_SAFE_INTEGER, 2);
+    items.start(fd, inode, size, 1);
     if (!items.next() || items.type !== BTRFS_FILE_EXTENT_INLINE) return null;
     if (items.offset !== 0 || items.length !== size || items.encryption !== 0 || items.otherEncoding !== 0) return null;
-    const item = new InlineItem(size, items.item);
-    return !items.next() && items.error === 0 ? item : null;
+    return new InlineItem(size, items.item);
   }
 
   /**

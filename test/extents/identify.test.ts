@@ -28,7 +28,7 @@ import {
   reasonOf,
   SHARED,
 } from './fakefile.ts';
-import { type FakeExtent, type FakeItem, fakeMemory, rowsOf } from './support.ts';
+import { FAKE_INODE, type FakeExtent, type FakeItem, fakeMemory, rowsOf } from './support.ts';
 
 test('unwritten extents and holes have no rows, and extents that touch are one row', () => {
   const { reader } = readerOver([
@@ -226,6 +226,32 @@ test('items with an encryption or an encoding that is unknown here are refused',
   assert.equal(reasonOf(with_({ encryption: 1 })), 'encrypted');
   assert.equal(reasonOf(with_({ otherEncoding: 1 })), 'unsupported-encoding');
   assert.equal(reasonOf(with_({ type: 0 })), 'inline');
+});
+
+test('an inline item is the whole file, or none', () => {
+  const inline: FakeItem = {
+    offset: 0,
+    type: 0,
+    diskBytenr: 0,
+    diskNumBytes: 0,
+    offsetInExtent: 0,
+    numBytes: 10,
+  };
+  const found = (changes: Partial<FakeItem>, size = 10) =>
+    readerOver([], [{ ...inline, ...changes }]).reader.inlineItem(3, FAKE_INODE, size);
+  const item = found({});
+  assert.ok(item !== null);
+  assert.ok(found({})?.equals(item));
+  assert.equal(found({})?.hash(), item.hash());
+  const compressed = found({ compression: 1 });
+  assert.ok(compressed !== null && !compressed.equals(item) && compressed.hash() !== item.hash());
+  // The file is longer than its data, or shorter.
+  assert.equal(found({}, 11), null);
+  assert.equal(found({}, 9), null);
+  assert.equal(found({ encryption: 1 }), null);
+  assert.equal(found({ otherEncoding: 1 }), null);
+  assert.equal(found({ type: BTRFS_FILE_EXTENT_PREALLOC }), null);
+  assert.equal(readerOver([], []).reader.inlineItem(3, FAKE_INODE, 10), null);
 });
 
 test('firstExtentShared looks at the first extent with data only', () => {

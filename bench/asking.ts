@@ -27,6 +27,8 @@ export interface Question {
   readonly warm: boolean;
   /** How many rounds, where that isn't what it is for all. */
   readonly rounds?: number;
+  /** Whether it reads a whole file, and is timed when that is in memory. */
+  readonly readsAll?: boolean;
 }
 
 /** Microseconds per step, round by round; the places in the order in which they were opened. */
@@ -96,6 +98,7 @@ export function loopQuestion({ name, per, loop, at, count, warm = true, rounds, 
     name,
     per,
     warm,
+    readsAll: warm && loop === 'read-order',
     ...(rounds !== undefined && { rounds }),
     async prepare(place, tools) {
       await tools.prober.prepare(loop, `${place.root}/${at(place)}`, count);

@@ -73,3 +73,11 @@ export function difference(before: Counts, after: Counts): Counts {
   }
   return counts;
 }
+
+/** Nobody waits for these. */
+const UNAWAITED: ReadonlySet<string> = new Set(['FORGET', 'BATCH_FORGET', 'RELEASE', 'RELEASEDIR']);
+
+/** How many of them somebody waits for. */
+export function awaited(counts: Counts): number {
+  return Object.entries(counts).reduce((sum, [kind, count]) => (UNAWAITED.has(kind) ? sum : sum + count), 0);
+}

@@ -15,6 +15,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { run } from '../../src/demo/commands.ts';
 import { startServer, unmount } from '../../src/demo/servers.ts';
 import type { FilesystemName, Stage } from '../../src/demo/stage.ts';
+import type { Counts } from '../daemon.ts';
 
 /** A mount with the default options shares what has been as it is for a second (settle=1000). */
 const SETTLED_MS = 1100;
@@ -38,6 +39,8 @@ export interface Trees {
   next(): Promise<string>;
   /** The processes that serve the trees. */
   servers(): readonly number[];
+  /** How many requests have reached a server of ours, by kind. */
+  requests?(): Promise<Counts>;
   end(): Promise<void>;
 }
 

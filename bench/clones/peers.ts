@@ -145,6 +145,7 @@ async function mounted(ground: Ground, options: string): Promise<Trees> {
   return {
     next: async () => join(mount.mountpoint, relative(ground.stage.source, await clone(ground, ++made))),
     servers: () => descendants(mount.pid),
+    requests: () => mount.requests(),
     end: () => mount.end(),
   };
 }

@@ -5,6 +5,9 @@ import { UserError } from '../../src/base/errno.ts';
 import { programPath } from '../../src/cli/package.ts';
 import { run } from '../../src/demo/commands.ts';
 import { makeStage, type Stage } from '../../src/demo/stage.ts';
+import { awaited } from '../daemon.ts';
+import { roundTripOf, startConstant } from '../floor/empty.ts';
+import { Prober } from '../helpers.ts';
 import type { Asked, Extent, Section } from '../section.ts';
 import type { Ground, Peer } from './ground.ts';
 import type { Image } from './image.ts';
@@ -20,6 +23,13 @@ const ROUNDS: Readonly<Record<Extent, number>> = { short: 1, normal: 3, full: 7 
 /** Programs of the machine that make trees; they shall be in memory. */
 const TOOLS = ['chroot', 'mount', 'umount', 'losetup', 'chown', 'cp', 'btrfs', 'bindfs', 'fuse-overlayfs'] as const;
 const TREES: Readonly<Record<Extent, number>> = { short: 2, normal: 3, full: 5 };
+/** Trees in which the programs were run before, and have ended: a host that is in use has had many. */
+const BEFORE: Readonly<Record<Extent, number>> = { short: 1, normal: 5, full: 5 };
+const ROUND_TRIPS: Readonly<Record<Extent, { readonly count: number; readonly rounds: number }>> = {
+  short: { count: 100, rounds: 1 },
+  normal: { count: 2000, rounds: 9 },
+  full: { count: 10_000, rounds: 25 },
+};
 /** What a general purpose volume of a cloud gives that nobody paid more for (AWS gp3). */
 export const LIMITS: Limits = { bytesPerSecond: 125_000_000, readsPerSecond: 3000 };
 
@@ -28,6 +38,8 @@ export interface Start {
   readonly makeMs: number;
   /** For each program. */
   readonly startedMs: readonly number[];
+  /** For each, how many requests of it a server of ours has answered. */
+  readonly answered: readonly number[];
 }
 
 export interface PeerStarts {
@@ -47,7 +59,10 @@ export interface Starts {
   readonly asked: Asked;
   readonly image: Image;
   readonly rounds: number;
+  readonly before: number;
   readonly trees: number;
+  /** How long a caller waits for an answer of a server that does nothing, in microseconds. */
+  readonly roundTrip: number;
   readonly disks: readonly Disk[];
   /** By what the disk was limited; or why it wasn't. */
   readonly limitedBy: string | undefined;
@@ -63,14 +78,33 @@ interface Round {
   readonly disturbed: boolean;
 }
 
+/** The same in a mount that nothing was asked of before. */
+const justMounted: Peer = {
+  ...sharedext,
+  name: 'sharedext, mounted just now',
+  what: 'the same, and nothing was asked of the mount before',
+  kind: 'control',
+};
+
+interface Counted {
+  /** Trees in which the programs are run before anything is measured. */
+  readonly before: number;
+  readonly count: number;
+}
+
 /** The first tree is started with nothing in memory, each other while the programs of those before it run. */
-async function round(peer: Peer, ground: Ground, image: Image, count: number): Promise<Round> {
+async function round(peer: Peer, ground: Ground, image: Image, { before, count }: Counted): Promise<Round> {
   const starts: Start[] = [];
   let drops = 0;
   let disturbed = false;
   const running: Running[] = [];
   const trees = await peer.open(ground);
+  const answered = async (): Promise<number> => awaited((await trees.requests?.()) ?? {});
   try {
+    for (let tree = 0; tree < before; tree++) {
+      const path = await trees.next();
+      for (const program of image.programs) await (await startProgram(path, program, ground.signal)).end();
+    }
     await dropCachesOf(ground.stage.source);
     drops = dropsSoFar();
     await warmTools();
@@ -80,12 +114,15 @@ async function round(peer: Peer, ground: Ground, image: Image, count: number): P
       const path = await trees.next();
       const makeMs = performance.now() - begun;
       const startedMs: number[] = [];
+      const requests: number[] = [];
       for (const program of image.programs) {
+        const earlier = await answered();
         const started = await startProgram(path, program, ground.signal);
         running.push(started);
         startedMs.push(started.startedMs);
+        requests.push((await answered()) - earlier);
       }
-      starts.push({ makeMs, startedMs });
+      starts.push({ makeMs, startedMs, answered: requests });
     }
     disturbed = dropsSoFar() !== drops;
   } finally {
@@ -113,7 +150,7 @@ class Measuring {
     const peers: PeerStarts[] = [];
     // To see that it runs, a few are enough behind the limit.
     const few = limited && this.#asked.extent === 'short';
-    const all = [...others, nosharedext, sharedext].filter(
+    const all = [...others, nosharedext, justMounted, sharedext].filter(
       ({ kind }) => !few || kind === 'common files' || kind === 'ours',
     );
     for (const peer of all) {
@@ -147,13 +184,28 @@ class Measuring {
       signal: this.#asked.signal,
     };
     await peer.prepare?.(ground);
-    return round(peer, ground, this.#image, TREES[this.#asked.extent]);
+    const { extent } = this.#asked;
+    const before = peer === justMounted ? 0 : BEFORE[extent];
+    return round(peer, ground, this.#image, { before, count: TREES[extent] });
+  }
+}
+
+async function emptyRoundTrip(stage: Stage, extent: Extent): Promise<number> {
+  const { count, rounds } = ROUND_TRIPS[extent];
+  const empty = await startConstant(stage, 'empty', stage.source);
+  const prober = new Prober();
+  try {
+    return await roundTripOf(empty, prober, count, rounds);
+  } finally {
+    await prober.end();
   }
 }
 
 async function measured(stage: Stage, asked: Asked): Promise<Starts> {
   asked.tell('making the image');
   const image = await makeImageIn(stage, 'image', asked, asked.extent);
+  asked.tell('what one round trip takes');
+  const roundTrip = await emptyRoundTrip(stage, asked.extent);
   const rounds = ROUNDS[asked.extent];
   const measuring = new Measuring(stage, asked, image);
   const disks = [await measuring.disk(false, rounds)];
@@ -175,6 +227,8 @@ async function measured(stage: Stage, asked: Asked): Promise<Starts> {
     asked,
     image,
     rounds,
+    before: BEFORE[asked.extent],
+    roundTrip,
     trees: TREES[asked.extent],
     disks,
     limitedBy,

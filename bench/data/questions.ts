@@ -5,9 +5,9 @@ import { run } from '../../src/demo/commands.ts';
 import { loopQuestion, type Question, type Tools } from '../asking.ts';
 import type { Part } from '../loops/member.ts';
 import type { Place } from '../places.ts';
+import type { FileSizes } from './files.ts';
 
-export interface DataSizes {
-  readonly fileBytes: number;
+export interface DataSizes extends FileSizes {
   readonly blocks: number;
   readonly coldBlocks: number;
   readonly flushes: number;
@@ -21,6 +21,7 @@ export interface DataSizes {
 
 export const normalSizes: DataSizes = {
   fileBytes: 128 << 20,
+  ballastBytes: 3 * 1024 ** 3,
   blocks: 5000,
   coldBlocks: 1000,
   flushes: 50,
@@ -33,6 +34,7 @@ export const normalSizes: DataSizes = {
 
 export const shortSizes: DataSizes = {
   fileBytes: 5 << 20,
+  ballastBytes: 1 << 20,
   blocks: 200,
   coldBlocks: 20,
   flushes: 2,

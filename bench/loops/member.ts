@@ -1,6 +1,6 @@
 /** One of many processes that read or write a file at once: it does its part when it is told, and says when it was done. */
 
-import { readAtRandom, writeAndFlush } from './content.ts';
+import { contentLoops } from './content.ts';
 
 export interface Part {
   readonly loop: 'read-random' | 'write-flush';
@@ -17,11 +17,13 @@ export interface Span {
 const now = (): number => Number(process.hrtime.bigint()) / 1000;
 
 process.on('message', (part: Part) => {
-  const from = now();
   try {
-    if (part.loop === 'read-random') readAtRandom(part);
-    else writeAndFlush(part);
+    const loop = contentLoops[part.loop](part);
+    loop.before?.();
+    const from = now();
+    loop.timed();
     const span: Span = { from, to: now() };
+    loop.after?.();
     process.send?.(span);
   } catch (error) {
     process.send?.({ error: `Cannot do ${part.loop} on ${part.path}: ${String(error)}` });

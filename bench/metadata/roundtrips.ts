@@ -1,7 +1,7 @@
 /** What the requests of an operation would take with a server that does nothing: the least that any server of this kind can. */
 
 import { median, ratio } from '../asking.ts';
-import type { Counts } from '../daemon.ts';
+import { awaited, type Counts } from '../daemon.ts';
 import type { PlaceName } from '../places.ts';
 import { type Row, table, time, times } from '../tables.ts';
 
@@ -16,13 +16,6 @@ export interface Requests {
 export interface RoundTrips {
   readonly one: number;
   readonly spread: number;
-}
-
-/** Nobody waits for these. */
-const UNAWAITED: ReadonlySet<string> = new Set(['FORGET', 'BATCH_FORGET', 'RELEASE', 'RELEASEDIR']);
-
-function awaited(counts: Counts): number {
-  return Object.entries(counts).reduce((sum, [kind, count]) => (UNAWAITED.has(kind) ? sum : sum + count), 0);
 }
 
 export interface RoundTripsTable {

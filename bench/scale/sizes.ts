@@ -37,6 +37,8 @@ export interface Step {
   /** Microseconds to add one, and to find one when there are so many. */
   readonly addUs: number;
   readonly findUs: number;
+  /** To find as many, at the same places, by a binary search of one sorted array: what no search does without. */
+  readonly searchUs?: number;
 }
 
 export interface Growth {

@@ -191,12 +191,8 @@ export class ExtentReader {
     let all = 0;
     let any = 0;
     const cursor = this.#fiemap;
-    cursor.start(fd, {
-      end: options.size,
-      sync: options.sync,
-      limit: options.limit,
-      ...(stopAtUnshared && { room: FIRST_ROOM }),
-    });
+    const room = stopAtUnshared ? FIRST_ROOM : Number.MAX_SAFE_INTEGER;
+    cursor.start(fd, { end: options.size, sync: options.sync, limit: options.limit, room });
     while (cursor.next()) {
       const flags = cursor.flags;
       if (flags & ~HARMLESS) return objection(flags);

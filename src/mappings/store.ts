@@ -22,7 +22,7 @@ import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import { ExtentMap } from '../extents/extentmap.ts';
-import type { ExtentReader, IdentifyOptions, RefusalReason } from '../extents/identify.ts';
+import type { ExtentReader, RefusalReason } from '../extents/identify.ts';
 import { InlineItem } from '../extents/inlineitem.ts';
 import * as k from './calls.ts';
 import { type Content, contentOf, isSame, ownerOf, type SharedFile } from './content.ts';
@@ -162,19 +162,17 @@ export class MappingStore {
   }
 
   /**
-   * The mapping that holds a file's bytes, found or made, or the reason why there is none. The answer comes later when the
-   * clone takes long to make. The caller makes sure that the file didn't change meanwhile. `dropPages` drops the clean pages of another
-   * node's file; false when there is no such node any more.
+   * The mapping that holds a file's bytes, found or made, or why there is none; later when the clone takes long to make. The caller
+   * makes sure that the file didn't change meanwhile. `dropPages` drops another node's clean pages; false when there is no such node.
    */
   share(file: SharedFile, dropPages: (node: number) => boolean): Outcome | Promise<Outcome> {
-    const { reader, filesystem } = this.#o;
-    const look = { filesystem, size: file.size, inode: file.inode, limit: MAX_EXTENTS } as const;
+    const { fd, size, inode } = file;
     // What this misses, since it isn't flushed, the flushed map that a match or a new clone ends with doesn't.
-    const content = contentOf(reader, file.fd, { ...look, sync: false, stopAtUnshared: true });
+    const content = this.#look(fd, size, inode, 'first');
     if (typeof content === 'string') return content;
     if (content instanceof ExtentMap && content.count === 0) return 'unshared';
     if (file.sinceModifiedMs < DIRTY_WINDOW_MS && !this.#o.isClean(file.fd)) return 'dirty';
-    const found = this.#match(content, file, () => contentOf(reader, file.fd, { ...look, sync: true }));
+    const found = this.#match(content, file, () => this.#look(fd, size, inode, 'exact'));
     if (found !== NONE) {
       this.matched++;
       // The file's own clean pages would be a second copy.
@@ -267,7 +265,7 @@ export class MappingStore {
    * large ones are told to the composed route.
    */
   adopt(): void {
-    const { calls, composer, reader } = this.#o;
+    const { calls, composer } = this.#o;
     for (const row of this.#rows.alive()) {
       const large = composer !== undefined && this.size(row) >= composer.minBytes;
       if (this.#rows.users(row) > 0 && !large) continue;
@@ -276,8 +274,9 @@ export class MappingStore {
         if (this.#rows.users(row) === 0) this.#drop(row);
         continue;
       }
-      const { map } = large ? reader.identify(fd, this.#cloneOptions(this.size(row), this.inode(row))) : { map: null };
-      if (map !== null) composer?.addClone(row, this.size(row), this.inode(row), map, this.#rows.domain(row));
+      const map = large ? this.#look(fd, this.size(row), this.inode(row), 'exact') : undefined;
+      if (map instanceof ExtentMap)
+        composer?.addClone(row, this.size(row), this.inode(row), map, this.#rows.domain(row));
       calls.close(fd);
     }
   }
@@ -310,13 +309,16 @@ export class MappingStore {
   #contentOf(row: number): Content | RefusalReason {
     const fd = this.openClone(row);
     if (fd < 0) return 'errno';
-    const content = contentOf(this.#o.reader, fd, this.#cloneOptions(this.size(row), this.#rows.inode(row)));
+    const content = this.#look(fd, this.size(row), this.inode(row), 'exact');
     this.#o.calls.close(fd);
     return content;
   }
 
-  #cloneOptions(size: number, inode: number): IdentifyOptions {
-    return { filesystem: this.#o.filesystem, size, inode, limit: MAX_EXTENTS, sync: true };
+  /** What a file has now; `first` doesn't write dirty pages back, and ends when something isn't shared. */
+  #look(fd: number, size: number, inode: number, how: 'first' | 'exact'): Content | RefusalReason {
+    const { reader, filesystem } = this.#o;
+    const sync = how === 'exact';
+    return contentOf(reader, fd, { filesystem, size, inode, limit: MAX_EXTENTS, sync, stopAtUnshared: !sync });
   }
 
   #make(file: SharedFile, extents: number): Outcome | Promise<Outcome> {
@@ -349,7 +351,7 @@ export class MappingStore {
   }
 
   #finishMaking(row: number, clone: number, file: SharedFile, cloned: number): Outcome {
-    const { calls, reader, scratch } = this.#o;
+    const { calls, scratch } = this.#o;
     let result = cloned;
     if ((result === -ENOSPC || result === -EDQUOT) && this.dropAllIdle() > 0) {
       result = calls.ioctl(clone, c.FICLONE, file.fd);
@@ -369,15 +371,14 @@ export class MappingStore {
     }
     const size = getU64(view, RESULT_AT + k.STATX.size);
     const inode = getU64(view, RESULT_AT + k.STATX.ino);
-    const look = this.#cloneOptions(size, inode);
-    const content = contentOf(reader, clone, look);
+    const content = this.#look(clone, size, inode, 'exact');
     if (typeof content === 'string') {
       this.#discard(row, clone);
       return content;
     }
     const { domain, uid } = file;
     // Another open may have made the same clone while this one was being made on its thread.
-    const twin = this.#match(content, { size, domain, uid }, () => contentOf(reader, clone, look));
+    const twin = this.#match(content, { size, domain, uid }, () => this.#look(clone, size, inode, 'exact'));
     if (twin !== NONE) {
       this.#discard(row, clone);
       return twin;

@@ -134,6 +134,34 @@ describe('an interval map', () => {
     assert.equal(map.heldBytes, 0);
   });
 
+  it('says of every position what was last set, over many chunks that are split, emptied and joined', () => {
+    const span = 30_000;
+    const long = { minLength: 2000, maxLength: 6000 };
+    const piece = fc.record({
+      start: fc.nat(span - 1),
+      length: fc.oneof({ weight: 60, arbitrary: fc.integer({ min: 1, max: 3 }) }, fc.integer({ min: 100, max: 4000 })),
+      linear: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(piece, { ...long, size: 'max' }), (pieces) => {
+        const map = new IntervalMap();
+        const model = new Uint32Array(span + 4000);
+        for (const [turn, { start, length, linear }] of pieces.entries()) {
+          const wanted = linear || length < 100 ? FIRST_LINEAR + turn * 5000 : NONE;
+          map.set(start, start + length, wanted);
+          for (let i = 0; i < length; i++) model[start + i] = wanted === NONE ? NONE : wanted + i;
+        }
+        for (let i = 0; i < span; i++) {
+          const at = (i * 7919) % span;
+          assert.equal(map.find(at), model[at], `at ${at}`);
+          assert.ok(map.start <= at && at < map.end);
+        }
+        assert.equal(map.rows, runs(map));
+      }),
+      { seed, numRuns: 15 },
+    );
+  });
+
   it('holds a million rows, set in order, below 8.5 bytes each', () => {
     const count = 1_000_000;
     const map = new IntervalMap();

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { UserError } from '../../src/base/errno.ts';
 import { programPath } from '../../src/cli/package.ts';
 import { run } from '../../src/demo/commands.ts';
+import { diskBytesRead } from '../../src/demo/measure.ts';
 import { makeStage, type Stage } from '../../src/demo/stage.ts';
 import { awaited } from '../daemon.ts';
 import { roundTripOf, startConstant } from '../floor/empty.ts';
@@ -40,6 +41,8 @@ export interface Start {
   readonly startedMs: readonly number[];
   /** For each, how many requests of it a server of ours has answered. */
   readonly answered: readonly number[];
+  /** For each, what it read from the disk, in bytes; making the tree isn't in it. */
+  readonly readBytes: readonly number[];
 }
 
 export interface PeerStarts {
@@ -115,14 +118,17 @@ async function round(peer: Peer, ground: Ground, image: Image, { before, count }
       const makeMs = performance.now() - begun;
       const startedMs: number[] = [];
       const requests: number[] = [];
+      const readBytes: number[] = [];
       for (const program of image.programs) {
         const earlier = await answered();
+        const read = diskBytesRead(ground.stage.device);
         const started = await startProgram(path, program, ground.signal);
         running.push(started);
         startedMs.push(started.startedMs);
+        readBytes.push(diskBytesRead(ground.stage.device) - read);
         requests.push((await answered()) - earlier);
       }
-      starts.push({ makeMs, startedMs, answered: requests });
+      starts.push({ makeMs, startedMs, answered: requests, readBytes });
     }
     disturbed = dropsSoFar() !== drops;
   } finally {

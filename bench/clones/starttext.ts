@@ -79,6 +79,26 @@ function verdict({ image, disks }: Starts): string[] {
   return said;
 }
 
+/** What a start reads from the disk, in the first of the trees and in later ones. */
+function readsTable({ image, disks }: Starts): string {
+  const peers = disks.find(({ limited }) => !limited)?.peers ?? [];
+  const mib = (bytes: number): string => (bytes / 2 ** 20).toFixed(1);
+  const rows = peers.map((one) => [
+    one.peer.name,
+    ...image.programs.flatMap((_, program) =>
+      (['first', 'later'] as const).map((which) =>
+        mib(medianOf(one, which, ({ readBytes }) => readBytes[program] ?? Number.NaN)),
+      ),
+    ),
+  ]);
+  const head = image.programs.flatMap(({ name }) => [`${name}, first`, `${name}, later`]);
+  return `What a start read from the disk says where its time goes when the disk is slow:
+
+${table([['MiB read from the disk', ...head], ...rows])}
+
+`;
+}
+
 /** What the requests of a later start would take with a server that does nothing, with what a common lower layer takes for the rest. */
 function leastTable({ image, disks, roundTrip }: Starts): string {
   const peers = disks.find(({ limited }) => !limited)?.peers ?? [];
@@ -163,7 +183,7 @@ ${disks.map((disk) => diskTable(result, disk)).join('\n\n')}
 
 ${optionalList([...disturbed, ...absences(leftOut)])}${drawn.map(({ file }) => `![Starts](${file})`).join('\n\n')}
 
-${leastTable(result)}${list(verdict(result))}`;
+${readsTable(result)}${leastTable(result)}${list(verdict(result))}`;
   return {
     text,
     plots: drawn,

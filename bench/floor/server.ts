@@ -8,19 +8,19 @@
  * when it is unmounted.
  */
 
-import { availableParallelism } from 'node:os';
 import { ENOSYS } from '../../src/base/errno.ts';
 import { Journal } from '../../src/base/journal.ts';
 import * as c from '../../src/base/linux.ts';
 import { putString } from '../../src/base/memory.ts';
 import { parseOptions } from '../../src/daemon/options.ts';
+import { spinOf } from '../../src/daemon/spinning.ts';
 import { Progress } from '../../src/fuse/server/progress.ts';
 import { BUFFER_BYTES, type Handlers, PAYLOAD, type Request, Session } from '../../src/fuse/server/session.ts';
-import { Spin } from '../../src/fuse/server/spin.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import { operations } from '../../src/fuse/wire/operations.ts';
 import { fuse_attr, fuse_attr_out, fuse_entry_out, fuse_open_out, SIZE_OF_ENTRY } from '../../src/fuse/wire/structs.ts';
 import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../../src/sys/fuse.ts';
+import { IdleProcessors } from '../../src/sys/idle.ts';
 import * as sys from '../../src/sys/libc.ts';
 import { allocate } from '../../src/sys/memory.ts';
 
@@ -33,6 +33,7 @@ const KEPT_NAME = 'one';
 const LONG_SECONDS = 1_000_000;
 const HANDLE_BYTES = 28;
 const F_HANDLE_BYTES = 20;
+const TICK_MS = 50;
 
 const scratch = allocate('scratch', 8192);
 const at = { empty: 1024, name: 1040, handle: 2048, mountId: 2112, statx: 4096 } as const;
@@ -145,14 +146,16 @@ function isComplete(some: object): some is Handlers {
 }
 if (!isComplete(handlers)) throw new Error('the handlers are not complete');
 
+// As the server of a mount does with the default options.
+const spin = spinOf(parseOptions([]), new IdleProcessors());
+setInterval(() => spin?.tick(), TICK_MS).unref();
 const session = new Session({
   device,
   input,
   output,
   handlers,
   progress: new Progress(new Journal(allocate('journal', 65_536), 64)),
-  // As the server of a mount does with the default options.
-  ...(availableParallelism() > 1 && { spin: new Spin(parseOptions([]).spinUs) }),
+  ...(spin && { spin }),
   onBug: (operation, error) => console.error(operation, error),
 });
 const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0,allow_other`;

@@ -57,6 +57,7 @@ function fieldOf(name: string): keyof MountOptions {
     composed: 'composed',
     composedshare: 'composedShare',
     spin: 'spinUs',
+    idle: 'idle',
     backing: 'maxBacking',
     nodes: 'maxNodes',
     nosubtype: 'subtype',

@@ -98,10 +98,18 @@ export const ownOptions: readonly OptionHelp[] = [
     value: 'US',
     help: 'how many microseconds the next request is looked for before the server sleeps, where that pays (default 200, 0: never)',
   },
+  {
+    name: 'idle',
+    value: 'auto|poll|sleep',
+    help: 'what processors without work do while requests come in a stream: poll, so that none has to be woken, or sleep (auto: poll on a machine with at most 4)',
+  },
   { name: 'nosubtype', help: 'show the type "fuse" instead of "fuse.sharedext", for tools that compare it' },
 ];
 
 export const genericWords: readonly string[] = [...Object.keys(flags), ...ignored];
+
+/** What processors without work do while requests come in a stream. */
+export type IdleOption = 'auto' | 'poll' | 'sleep';
 
 export type CacheOption = 'auto' | 'none' | 'unlimited' | number;
 
@@ -120,6 +128,7 @@ export interface MountOptions {
   readonly composedShare: number;
   readonly domain: DomainRule;
   readonly spinUs: number;
+  readonly idle: IdleOption;
   readonly maxBacking: number;
   readonly maxNodes: number;
   readonly subtype: boolean;
@@ -179,6 +188,11 @@ function domainOf(value: string): DomainRule {
   throw wrong('domain', value, 'mount, subvolume, uid or dir');
 }
 
+function idleOf(value: string): IdleOption {
+  if (value === 'auto' || value === 'poll' || value === 'sleep') return value;
+  throw wrong('idle', value, 'auto, poll or sleep');
+}
+
 function cacheOf(value: string): CacheOption {
   if (value === 'auto' || value === 'none' || value === 'unlimited') return value;
   const seconds = Number(value);
@@ -208,6 +222,7 @@ export function parseOptions(texts: readonly string[]): MountOptions {
     composedShare: 10,
     domain: 'mount',
     spinUs: 200,
+    idle: 'auto',
     maxBacking: 262_144,
     maxNodes: 2 ** 24,
     subtype: true,
@@ -268,6 +283,9 @@ function applyOption(draft: Draft, word: string): void {
       return;
     case 'spin':
       draft.spinUs = whole(name, value, 0, 10_000);
+      return;
+    case 'idle':
+      draft.idle = idleOf(value);
       return;
     case 'backing':
       draft.maxBacking = whole(name, value, 0, 2 ** 24);

@@ -3,7 +3,7 @@
  * probe takes away what it made.
  */
 
-import { mkdtempSync, readFileSync, rmdirSync, statfsSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmdirSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { errnoText, UserError } from '../base/errno.ts';
@@ -18,6 +18,7 @@ import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { openSource, probeReflink, type Source } from './source.ts';
+import { pollsByItself } from './spinning.ts';
 
 export interface Finding {
   readonly name: string;
@@ -53,7 +54,7 @@ export function probe(path: string | undefined): Finding[] {
       findings.push(missing('source', error.message, 'use a directory on btrfs or XFS'));
     }
   }
-  findings.push(...probeFuse(source, scratch), probeDescriptors());
+  findings.push(...probeFuse(source, scratch), probeDescriptors(), probeIdle());
   if (source !== undefined) {
     findings.push(...probeSource(source, scratch));
     source.close();
@@ -229,6 +230,22 @@ function probeStore(source: Source): Finding {
   } finally {
     sys.umask(previous);
   }
+}
+
+/** drivers/cpuidle/governors/haltpoll.c: how long a virtual machine's processor looks for work before it is left to the host. */
+const HALT_POLL = '/sys/module/haltpoll/parameters/guest_halt_poll_ns';
+
+function probeIdle(): Finding {
+  const name = 'idle processors';
+  if (pollsByItself()) return ok(name, 'they are few: a busy mount keeps them awake (idle=auto)');
+  if (!existsSync(HALT_POLL) || readFileSync(HALT_POLL, 'utf8').trim() !== '0') {
+    return ok(name, 'they sleep as the kernel finds right (idle=auto)');
+  }
+  return warn(
+    name,
+    'those of this virtual machine sleep at once, and each reply wakes one',
+    `mount with idle=poll, or let them look for work for 0.2 ms first: echo 200000 > ${HALT_POLL}`,
+  );
 }
 
 const LITTLE_SPACE = 0.05;

@@ -6,7 +6,6 @@
  *       └────────── all of it released, in the opposite order ◄─────────────────────────────┘
  */
 
-import { availableParallelism } from 'node:os';
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
 import type { Journal } from '../base/journal.ts';
 import { AT_EMPTY_PATH, MNT_DETACH, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
@@ -25,11 +24,12 @@ import { Routes } from '../filesystem/routes.ts';
 import { BackingFiles, type KeptBackings } from '../fuse/server/backing.ts';
 import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
 import { type Observer, Session, settleInterrupted } from '../fuse/server/session.ts';
-import { Spin } from '../fuse/server/spin.ts';
+import type { Spin } from '../fuse/server/spin.ts';
 import type { ExtentIndex } from '../mappings/extentindex.ts';
 import type { MappingStore } from '../mappings/store.ts';
 import { Residency } from '../pagecache/residency.ts';
 import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
+import { IdleProcessors } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { mounts } from '../sys/mounts.ts';
@@ -39,6 +39,7 @@ import { checkMountpoint } from './mountpoint.ts';
 import type { MountOptions } from './options.ts';
 import { makeComposing, openSharing, type Sharing } from './sharing.ts';
 import { adoptSource, existingDirectory, identityOf, openSource, type Source } from './source.ts';
+import { spinOf } from './spinning.ts';
 import { flawOf, makeState, openState, type State } from './state.ts';
 import { Undo } from './undo.ts';
 
@@ -77,6 +78,7 @@ export interface Server {
   readonly takeovers: number;
   readonly journal: Pick<Journal, 'largest' | 'limit'>;
   readonly keeper: Pick<Keeper, 'unkept'>;
+  readonly idle: Pick<IdleProcessors, 'awake' | 'times'>;
   /** Stops serving, without an end of the mount: what isn't answered comes to the next server. */
   stop(): void;
   /** Unmounts; lazily when the mount is in use, so that it ends when its last user does. Returns 0 or a negated errno. */
@@ -165,7 +167,8 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const shared = options.share ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
   const own = identityOf(source.mountFd, scratch);
   const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume);
-  const { mount, session } = server;
+  const { mount, session, spin, idle } = server;
+  undo.push(() => idle.letSleep());
 
   let minor: number;
   let attached = true;
@@ -212,6 +215,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   process.on('SIGIO', ignore);
   undo.push(() => process.off('SIGIO', ignore));
   const tidying = setInterval(() => {
+    spin?.tick();
     mount.descriptors.expire(Date.now());
     tidy(shared, mount.composing, backing);
     state.journal.commit();
@@ -252,6 +256,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     takeovers: state.takeovers,
     journal: state.journal,
     keeper,
+    idle,
     stop: stopReading,
     async unmount() {
       const result = await sys.umount2.later(mountpoint, 0);
@@ -287,7 +292,12 @@ function assemble(
   state: State,
   shared: Sharing | undefined,
   ownSubvolume: number,
-): { readonly mount: Mount; readonly session: Session } {
+): {
+  readonly mount: Mount;
+  readonly session: Session;
+  readonly spin: Spin | undefined;
+  readonly idle: IdleProcessors;
+} {
   const { options } = given;
   const { input, output, nodes, opens } = state;
   const notices = allocate('notices', NOTICE_BYTES);
@@ -342,21 +352,22 @@ function assemble(
     isClean: (fd, offset, length) => residency.isClean(fd, offset, length),
     invalidateAttributes: invalidate,
   };
+  const idle = new IdleProcessors();
+  const spin = spinOf(options, idle);
   const session = new Session({
     device,
     input,
     output,
     handlers: filesystem(mount),
     progress: state.progress,
-    // On one processor nobody can make a request while it is looked for.
-    ...(options.spinUs > 0 && availableParallelism() > 1 && { spin: new Spin(options.spinUs) }),
+    ...(spin && { spin }),
     onBug: (operation, error) => {
       const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
       given.log('error', 'request', `${operation} failed: ${what}`);
     },
     ...(given.observer && { observer: given.observer }),
   });
-  return { mount, session };
+  return { mount, session, spin, idle };
 }
 
 function untrusted(why: string): UserError {

@@ -89,6 +89,7 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     failures: byOperation(session.failures),
     unknown: session.unknown,
     waiting: session.waiting,
+    idle: { awake: server.idle.awake, times: server.idle.times },
     bugs: session.bugs,
     memory: { rssBytes: process.memoryUsage.rss() },
   };

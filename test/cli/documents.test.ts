@@ -21,11 +21,12 @@ test('docs/options.md tells the defaults that the parser has', () => {
   const documented = readFileSync(join(packageRoot, 'docs/options.md'), 'utf8');
   const written = (name: string): string =>
     new RegExp(`^\\| \`${name}=[^|]*\\| ([^|]*) \\|`, 'm').exec(documented)?.[1]?.trim() ?? '';
-  const { cache, settleMs, maxMappings, floor, spinUs, maxBacking, maxNodes } = parseOptions([]);
+  const { cache, settleMs, maxMappings, floor, spinUs, idle, maxBacking, maxNodes } = parseOptions([]);
   assert.equal(written('cache'), `\`${cache}\``);
   assert.equal(written('settle'), `\`${settleMs}\``);
   assert.equal(written('mappings'), `\`${maxMappings}\``);
   assert.equal(written('spin'), `\`${spinUs}\``);
+  assert.equal(written('idle'), `\`${idle}\``);
   assert.equal(written('backing'), `\`${maxBacking}\``);
   assert.equal(written('nodes'), `\`${maxNodes}\``);
   assert.deepEqual(floor, { percent: 2 });

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EAGAIN } from '../../src/base/errno.ts';
-import { Spin } from '../../src/fuse/server/spin.ts';
+import { Spin, STREAM } from '../../src/fuse/server/spin.ts';
 import { makeSession, wellFormed } from './sessions.ts';
 
 /** How many of so many requests are looked for, when each try ends like this. */
@@ -49,6 +49,24 @@ test('who takes the processor from others stops for long', () => {
     looks(spin, 1000, () => spin.hit()),
     0,
   );
+});
+
+test('processors are kept awake while requests come in a stream, and no longer', () => {
+  const said: string[] = [];
+  const spin = new Spin(200, { keepAwake: () => said.push('awake'), letSleep: () => said.push('sleep') });
+  for (let i = 1; i < STREAM; i++) spin.hit();
+  spin.miss();
+  assert.deepEqual(said, []);
+  spin.hit();
+  assert.deepEqual(said, ['awake']);
+  for (let i = 0; i < 10 * STREAM; i++) spin.hit();
+  spin.tick();
+  for (let i = 0; i < STREAM; i++) spin.hit();
+  spin.tick();
+  assert.deepEqual(said, ['awake', 'awake'], 'the stream lasts');
+  for (let i = 1; i < STREAM; i++) spin.hit();
+  spin.tick();
+  assert.deepEqual(said, ['awake', 'awake', 'sleep']);
 });
 
 test('a request that comes while it is looked for is served in the same turn, without a wait', () => {

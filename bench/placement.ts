@@ -4,7 +4,7 @@
  * compared is put on one processor, and what matters is measured left to the scheduler as well.
  */
 
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { run } from '../src/demo/commands.ts';
 
 export type Placement = 'one' | 'spread';
@@ -22,4 +22,20 @@ export async function putOn(placement: Placement, pids: readonly number[] = []):
   const list = placement === 'one' ? one : all;
   for (const pid of [process.pid, ...pids])
     await run('taskset', ['--all-tasks', '--cpu-list', '--pid', list, `${pid}`]);
+}
+
+/** drivers/cpuidle/governors/haltpoll.c, and its default. */
+const HALT_POLL = '/sys/module/haltpoll/parameters/guest_halt_poll_ns';
+const HALT_POLL_NS = 200_000;
+
+/**
+ * Has idle processors of a virtual machine look for work before they are left to the host, as its kernel does unless it is told
+ * otherwise. Returns how to undo it; undefined where they do so already, or where that can't be told.
+ */
+export function lookForWork(): (() => void) | undefined {
+  if (!existsSync(HALT_POLL)) return undefined;
+  const before = readFileSync(HALT_POLL, 'utf8').trim();
+  if (before !== '0') return undefined;
+  writeFileSync(HALT_POLL, `${HALT_POLL_NS}`);
+  return () => writeFileSync(HALT_POLL, before);
 }

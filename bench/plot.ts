@@ -6,7 +6,10 @@ const LEFT = 74;
 const LINES_RIGHT = 620;
 const LINES_TOP = 116;
 const LINES_HEIGHT = 330;
+/** Where bars begin, at the least: further right where a name is longer. */
 const BARS_LEFT = 250;
+/** The width of a letter, with some room. */
+const LETTER = 7.2;
 const BARS_RIGHT = 740;
 const BAR = 20;
 const BAR_PITCH = 30;
@@ -181,7 +184,8 @@ function sum(values: readonly number[]): number {
 export function barChart(chart: BarChart): string {
   const longest = Math.max(0, ...chart.bars.map(({ values }) => sum(values)));
   const most = longest > 0 ? longest : 1;
-  const scale = (BARS_RIGHT - BARS_LEFT) / most;
+  const left = Math.max(BARS_LEFT, Math.ceil(28 + LETTER * Math.max(0, ...chart.bars.map(({ name }) => name.length))));
+  const scale = (BARS_RIGHT - left) / most;
   const several = chart.parts.length > 1;
   const top = several ? 120 : 92;
   const bottom = top + BAR_PITCH * chart.bars.length;
@@ -195,15 +199,15 @@ export function barChart(chart: BarChart): string {
     });
   }
   for (const tick of linearTicks(most)) {
-    const x = Math.round(BARS_LEFT + tick * scale) + 0.5;
+    const x = Math.round(left + tick * scale) + 0.5;
     const style = tick === 0 ? 'axis' : 'grid';
     parts.push(`<line x1="${x}" x2="${x}" y1="${top - 6}" y2="${bottom}" class="${style}"/>`);
     parts.push(text(x, bottom + 16, 'soft small', chart.tick(tick), 'middle'));
   }
   chart.bars.forEach(({ name, values, ours, label }, index) => {
     const y = top + BAR_PITCH * index;
-    parts.push(text(BARS_LEFT - 12, y + 15, ours === true ? 'text value' : 'text', name, 'end'));
-    let x = BARS_LEFT + 1;
+    parts.push(text(left - 12, y + 15, ours === true ? 'text value' : 'text', name, 'end'));
+    let x = left + 1;
     values.forEach((value, part) => {
       const width = value * scale;
       const shade = several ? partColour(part) : ours === true ? 0 : 1;

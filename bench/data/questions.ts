@@ -25,7 +25,7 @@ export const normalSizes: DataSizes = {
   blocks: 5000,
   coldBlocks: 1000,
   flushes: 50,
-  programs: 25,
+  programs: 100,
   rounds: 5,
   manyRounds: 21,
   fewRounds: 3,

@@ -217,7 +217,9 @@ ${roundTripsTable({ rows: one, requests, roundTrip: roundTrips.one, names: judge
 
 ${roundTripsTable({ rows: spread, requests, roundTrip: roundTrips.spread, names: judged, where: 'all processors' })}
 
-Where a server that does nothing doesn't reach the goal, no server does: only fewer requests would.
+Where a server that does nothing doesn't reach the goal, no server does: only fewer requests would. What \`find -ls\` and \`git status\` take
+beyond that is not requests: a listing with attributes takes two system calls on the source for each of its entries, statx(2) and
+name_to_handle_at(2) (the section "Where the time of a request goes", readdirplus).
 
 ### Requests
 

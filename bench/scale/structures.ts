@@ -9,14 +9,15 @@ import { added, type Growth, type Step } from './sizes.ts';
 
 const BLOCK_BYTES = 4096;
 const FINDS = 10_000;
-const ROUNDS = 5;
+const ROUNDS = 15;
 /** Items go to places that are far apart: i times an odd number, of so many bits, is each place once. */
 const BITS = 26;
 const MASK = 2 ** BITS - 1;
 const ODD = 0x9e3779b1;
 /** After so many, an interrupt is seen. */
 const TURN = 100_000;
-const WARM_UP = 20_000;
+const WARM_UP = [1000, 20_000];
+const WARM_UPS = 4;
 
 function placeOf(i: number): number {
   // Every other block: runs that touch would be one.
@@ -110,7 +111,7 @@ async function grow(structure: Structure, counts: readonly number[], signal: Abo
 
 export async function extentsGrowing(counts: readonly number[], signal: AbortSignal): Promise<readonly Growth[]> {
   // Others of their kind have the code compiled before anything is timed.
-  for (const structure of structures()) await grow(structure, [WARM_UP], signal);
+  for (let i = 0; i < WARM_UPS; i++) for (const structure of structures()) await grow(structure, WARM_UP, signal);
   const growths: Growth[] = [];
   for (const structure of structures()) {
     const steps = await grow(structure, counts, signal);

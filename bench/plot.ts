@@ -8,8 +8,8 @@ const LINES_TOP = 116;
 const LINES_HEIGHT = 330;
 /** Where bars begin, at the least: further right where a name is longer. */
 const BARS_LEFT = 250;
-/** The width of a letter, with some room. */
-const LETTER = 7.2;
+/** The width of a letter of ours, which are bold, with some room. */
+const LETTER = 8;
 const BARS_RIGHT = 740;
 const BAR = 20;
 const BAR_PITCH = 30;

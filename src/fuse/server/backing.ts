@@ -25,7 +25,7 @@ export interface Registration {
 
 /**
  * An unlinked file that somebody removes around the mount goes on taking its room for so long, and a file that is cloned
- * around the mount goes on having pages of its own.
+ * around the mount goes on having pages of its own; longer as long as it is opened again within this time of each close.
  */
 export const KEPT_MS = 1000;
 

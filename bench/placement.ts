@@ -4,8 +4,9 @@
  * compared is put on one processor, and what matters is measured left to the scheduler as well.
  */
 
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { run } from '../src/demo/commands.ts';
+import { HALT_POLL, sleepsAtOnce } from '../src/sys/idle.ts';
 
 export type Placement = 'one' | 'spread';
 
@@ -24,8 +25,7 @@ export async function putOn(placement: Placement, pids: readonly number[] = []):
     await run('taskset', ['--all-tasks', '--cpu-list', '--pid', list, `${pid}`]);
 }
 
-/** drivers/cpuidle/governors/haltpoll.c, and its default. */
-const HALT_POLL = '/sys/module/haltpoll/parameters/guest_halt_poll_ns';
+/** The kernel's default. */
 const HALT_POLL_NS = 200_000;
 
 /**
@@ -33,9 +33,7 @@ const HALT_POLL_NS = 200_000;
  * otherwise. Returns how to undo it; undefined where they do so already, or where that can't be told.
  */
 export function lookForWork(): (() => void) | undefined {
-  if (!existsSync(HALT_POLL)) return undefined;
-  const before = readFileSync(HALT_POLL, 'utf8').trim();
-  if (before !== '0') return undefined;
+  if (!sleepsAtOnce()) return undefined;
   writeFileSync(HALT_POLL, `${HALT_POLL_NS}`);
-  return () => writeFileSync(HALT_POLL, before);
+  return () => writeFileSync(HALT_POLL, '0');
 }

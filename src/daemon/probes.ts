@@ -3,7 +3,7 @@
  * probe takes away what it made.
  */
 
-import { existsSync, mkdtempSync, readFileSync, rmdirSync, statfsSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmdirSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { errnoText, UserError } from '../base/errno.ts';
@@ -15,6 +15,7 @@ import { PAYLOAD } from '../fuse/server/session.ts';
 import { fuse_in_header, fuse_init_out, fuse_out_header } from '../fuse/wire/structs.ts';
 import { PLACE_SCRATCH_BYTES, takePlace } from '../mappings/place.ts';
 import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
+import { HALT_POLL, IdleProcessors, sleepsAtOnce } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { openSource, probeReflink, type Source } from './source.ts';
@@ -232,15 +233,21 @@ function probeStore(source: Source): Finding {
   }
 }
 
-/** drivers/cpuidle/governors/haltpoll.c: how long a virtual machine's processor looks for work before it is left to the host. */
-const HALT_POLL = '/sys/module/haltpoll/parameters/guest_halt_poll_ns';
-
 function probeIdle(): Finding {
   const name = 'idle processors';
-  if (pollsByItself()) return ok(name, 'they are few: a busy mount keeps them awake (idle=auto)');
-  if (!existsSync(HALT_POLL) || readFileSync(HALT_POLL, 'utf8').trim() !== '0') {
-    return ok(name, 'they sleep as the kernel finds right (idle=auto)');
+  const processors = new IdleProcessors();
+  processors.keepAwake();
+  const { awake } = processors;
+  processors.letSleep();
+  if (!awake) {
+    return warn(
+      name,
+      'nothing keeps them awake while a mount is busy',
+      'nothing breaks, replies may be slower; in a container, pass /dev/cpu_dma_latency in',
+    );
   }
+  if (pollsByItself()) return ok(name, 'they are few: a busy mount keeps them awake (idle=auto)');
+  if (!sleepsAtOnce()) return ok(name, 'they sleep as the kernel finds right (idle=auto)');
   return warn(
     name,
     'those of this virtual machine sleep at once, and each reply wakes one',

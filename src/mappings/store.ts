@@ -171,12 +171,12 @@ export class MappingStore {
     const content = this.#look(fd, size, inode, 'first');
     if (typeof content === 'string') return content;
     if (content instanceof ExtentMap && content.count === 0) return 'unshared';
-    if (file.sinceModifiedMs < DIRTY_WINDOW_MS && !this.#o.isClean(file.fd)) return 'dirty';
+    if (file.sinceModifiedMs < DIRTY_WINDOW_MS && !this.#o.isClean(fd)) return 'dirty';
     const found = this.#match(content, file, () => this.#look(fd, size, inode, 'exact'));
     if (found !== NONE) {
       this.matched++;
       // The file's own clean pages would be a second copy.
-      this.#o.calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);
+      this.#o.calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_DONTNEED);
       return found;
     }
     if (content instanceof InlineItem) {
@@ -184,8 +184,8 @@ export class MappingStore {
       return other === NOBODY || !dropPages(other) ? 'inline' : this.#make(file, 1);
     }
     const { composer } = this.#o;
-    if (composer !== undefined && file.size >= composer.minBytes) {
-      if (composer.indexedBytes(content, file.domain) > file.size / 2) return 'packed';
+    if (composer !== undefined && size >= composer.minBytes) {
+      if (composer.indexedBytes(content, file.domain) > size / 2) return 'packed';
     }
     return this.#make(file, content.count);
   }

@@ -3,10 +3,22 @@
  * all of them polling (Documentation/power/pm_qos_interface.rst). The kernel drops it with the descriptor, however this process ends.
  */
 
+import { existsSync, readFileSync } from 'node:fs';
 import { AT_FDCWD, O_CLOEXEC, O_WRONLY } from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
 import { close, openat, write } from './libc.ts';
 import { allocate } from './memory.ts';
+
+/**
+ * How long a virtual machine's idle processor looks for work before it is left to the host, in nanoseconds
+ * (drivers/cpuidle/governors/haltpoll.c).
+ */
+export const HALT_POLL = '/sys/module/haltpoll/parameters/guest_halt_poll_ns';
+
+/** Whether idle processors of this virtual machine are left to the host at once, and each reply has to wake one. */
+export function sleepsAtOnce(): boolean {
+  return existsSync(HALT_POLL) && readFileSync(HALT_POLL, 'utf8').trim() === '0';
+}
 
 /** A s32: microseconds that a wake-up may take. */
 const LATENCY_BYTES = 4;

@@ -29,6 +29,9 @@ export const O_SYNC = 0o4010000;
 export const O_PATH = 0o10000000;
 export const O_TMPFILE = 0o20000000 | O_DIRECTORY;
 
+/** Of access(2). */
+export const W_OK = 2;
+
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
 export const S_IFREG = 0o100000;
@@ -93,6 +96,7 @@ export const F_SETFL = 4;
 export const F_SETLEASE = 1024;
 
 export const MNT_DETACH = 2;
+export const MS_RDONLY = 1;
 export const MFD_CLOEXEC = 1;
 export const PR_SET_SECUREBITS = 28;
 /** linux/securebits.h: keep capabilities when the user ids change. */

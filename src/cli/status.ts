@@ -179,7 +179,7 @@ function details(report: MountReport): string {
   }
   rows.push(
     ['not shared', counted(report.reasons)],
-    ['broken', `${report.broken} times`],
+    ['broken', `${report.broken} times, and ${report.waited} times a writer waited for readers`],
     ['requests', counted(report.requests)],
     ['failures', counted(report.failures)],
     ['waiting', String(report.waiting)],

@@ -14,7 +14,7 @@ const priorities = { error: 3, warning: 4, notice: 5 } as const;
 export type Level = keyof typeof priorities;
 
 /** What a message is about: for filters. */
-export type Event = 'mount' | 'takeover' | 'request' | 'control' | 'unmount';
+export type Event = 'mount' | 'takeover' | 'request' | 'control' | 'unmount' | 'sharing';
 
 export type Log = (level: Level, event: Event, message: string) => void;
 

@@ -4,6 +4,7 @@
 
 import { UserError } from '../base/errno.ts';
 import type { DomainRule } from '../filesystem/domains.ts';
+import type { ShareRule } from '../filesystem/routes/choose.ts';
 
 /** Words that every mount takes, with the flag of mount(2) that each sets or clears. */
 const flags: Readonly<Record<string, { readonly set?: number; readonly clear?: number }>> = {
@@ -91,6 +92,16 @@ export const ownOptions: readonly OptionHelp[] = [
     value: 'mount|subvolume|uid|dir',
     help: 'who shares with whom: all files (mount, the default), or those of one btrfs subvolume, of one owner, or below one directory of the source',
   },
+  {
+    name: 'share',
+    value: 'all|text|readonly|none',
+    help: 'what is shared: all files (the default), programs and libraries only (text), only what cannot be written through the mount (readonly), or nothing',
+  },
+  {
+    name: 'live',
+    value: 'GLOB[:GLOB…]',
+    help: 'names of files that are written in place while others read them, and so are never shared, beside logs, databases and disk images, which are known',
+  },
   { name: 'backing', value: 'N', help: 'the most files registered for passthrough at a time (default 262144)' },
   { name: 'nodes', value: 'N', help: 'the most inodes that the kernel may know (default 16777216)' },
   {
@@ -111,10 +122,14 @@ export const genericWords: readonly string[] = [...Object.keys(flags), ...ignore
 /** What processors without work do while requests come in a stream. */
 export type IdleOption = 'auto' | 'poll' | 'sleep';
 
+export type ShareOption = ShareRule | 'none';
+
 export type CacheOption = 'auto' | 'none' | 'unlimited' | number;
 
 export interface MountOptions {
-  readonly share: boolean;
+  readonly share: ShareOption;
+  /** Globs of names of files that are never shared. */
+  readonly live: readonly string[];
   /** Flags of mount(2). */
   readonly flags: number;
   readonly store: string | undefined;
@@ -188,6 +203,20 @@ function domainOf(value: string): DomainRule {
   throw wrong('domain', value, 'mount, subvolume, uid or dir');
 }
 
+function shareRuleOf(value: string): ShareOption {
+  if (value === 'all' || value === 'text' || value === 'readonly' || value === 'none') return value;
+  throw wrong('share', value, 'all, text, readonly or none');
+}
+
+/** Globs of names: a name has no slash. */
+function globsOf(value: string): string[] {
+  const globs = value.split(':');
+  if (globs.some((glob) => glob === '' || glob.includes('/'))) {
+    throw wrong('live', value, 'globs of file names, without slashes, separated by colons');
+  }
+  return globs;
+}
+
 function idleOf(value: string): IdleOption {
   if (value === 'auto' || value === 'poll' || value === 'sleep') return value;
   throw wrong('idle', value, 'auto, poll or sleep');
@@ -211,7 +240,8 @@ type Draft = { -readonly [K in keyof MountOptions]: MountOptions[K] };
  */
 export function parseOptions(texts: readonly string[]): MountOptions {
   const draft: Draft = {
-    share: true,
+    share: 'all',
+    live: [],
     flags: 0,
     store: undefined,
     cache: 'auto',
@@ -248,8 +278,8 @@ function applyOption(draft: Draft, word: string): void {
   if (value === undefined) {
     const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
     if (flag !== undefined) draft.flags = (draft.flags | (flag.set ?? 0)) & ~(flag.clear ?? 0);
-    else if (name === 'sharedext') draft.share = true;
-    else if (name === 'nosharedext') draft.share = false;
+    else if (name === 'sharedext') draft.share = 'all';
+    else if (name === 'nosharedext') draft.share = 'none';
     else if (name === 'nosubtype') draft.subtype = false;
     else if (name === 'remount') throw new UserError('Cannot remount: unmount, and mount again with the new options');
     else if (!ignored.has(name) && !name.startsWith('x-')) throw unknown(word);
@@ -280,6 +310,12 @@ function applyOption(draft: Draft, word: string): void {
       return;
     case 'domain':
       draft.domain = domainOf(value);
+      return;
+    case 'share':
+      draft.share = shareRuleOf(value);
+      return;
+    case 'live':
+      draft.live = [...draft.live, ...globsOf(value)];
       return;
     case 'spin':
       draft.spinUs = whole(name, value, 0, 10_000);

@@ -8,19 +8,24 @@
 
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
 import type { Journal } from '../base/journal.ts';
-import { AT_EMPTY_PATH, MNT_DETACH, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
+import { AT_EMPTY_PATH, MNT_DETACH, MS_RDONLY, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
-import type { Composing } from '../filesystem/composing.ts';
 import { NodeDescriptors } from '../filesystem/descriptors.ts';
 import { reopenHandles } from '../filesystem/files.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
 import { Fills } from '../filesystem/fills.ts';
 import { HANDLE_BYTES } from '../filesystem/handles.ts';
-import { type CachePolicy, type Mount, SCRATCH } from '../filesystem/mount.ts';
+import { LiveNames } from '../filesystem/livenames.ts';
+import type { CachePolicy, Mount } from '../filesystem/mount.ts';
 import { type NodeTable, ROOT } from '../filesystem/nodes.ts';
-import { type OpenTable, ROUTE_OWN } from '../filesystem/opens.ts';
+import type { OpenTable } from '../filesystem/opens.ts';
 import { Repeats } from '../filesystem/repeats.ts';
-import { Routes } from '../filesystem/routes.ts';
+import type { Composing } from '../filesystem/routes/composing.ts';
+import { PATIENCE_MS } from '../filesystem/routes/leaving.ts';
+import { ROUTES } from '../filesystem/routes/route.ts';
+import { Routes } from '../filesystem/routes/routes.ts';
+import { SCRATCH, SCRATCH_BYTES } from '../filesystem/scratch.ts';
+import { Stat } from '../filesystem/stat.ts';
 import { BackingFiles, type KeptBackings } from '../fuse/server/backing.ts';
 import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
 import { type Observer, Session, settleInterrupted } from '../fuse/server/session.ts';
@@ -33,6 +38,7 @@ import { IdleProcessors } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { mounts } from '../sys/mounts.ts';
+import { DetachedFiles } from './detached.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import type { Log } from './log.ts';
 import { checkMountpoint } from './mountpoint.ts';
@@ -141,6 +147,10 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   if (secured < 0) {
     throw new UserError(`Cannot keep capabilities over changes of user: ${errnoText(secured)}; sharedext needs root`);
   }
+  // Who opens a file while we hold a lease of it for a moment makes the kernel tell us by this signal.
+  const ignore = (): void => {};
+  process.on('SIGIO', ignore);
+  undo.push(() => process.off('SIGIO', ignore));
   const previousUmask = sys.umask(0o077);
   undo.push(() => sys.umask(previousUmask));
 
@@ -164,7 +174,8 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     keeper.keep(KEPT.state, state.fd);
   }
 
-  const shared = options.share ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
+  const shared =
+    options.share !== 'none' ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
   const own = identityOf(source.mountFd, scratch);
   const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume);
   const { mount, session, spin, idle } = server;
@@ -210,14 +221,10 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const ready = await session.ready;
   if (!ready.ok) throw new UserError(`Cannot serve ${mountpoint}: ${ready.why}`);
 
-  // Who opens a file while we hold a lease of it for a moment makes the kernel tell us by this signal.
-  const ignore = (): void => {};
-  process.on('SIGIO', ignore);
-  undo.push(() => process.off('SIGIO', ignore));
   const tidying = setInterval(() => {
     spin?.tick();
     mount.descriptors.expire(Date.now());
-    tidy(shared, mount.composing, backing);
+    tidy(shared, server.composing, backing);
     state.journal.commit();
   }, TIDY_INTERVAL_MS);
   undo.push(() => clearInterval(tidying));
@@ -243,7 +250,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     registered,
     backing,
     mappings: shared?.mappings,
-    composing: mount.composing,
+    composing: server.composing,
     index: shared?.composed?.index,
     storePath: shared?.path,
     facts: {
@@ -294,6 +301,7 @@ function assemble(
   ownSubvolume: number,
 ): {
   readonly mount: Mount;
+  readonly composing: Composing | undefined;
   readonly session: Session;
   readonly spin: Spin | undefined;
   readonly idle: IdleProcessors;
@@ -302,7 +310,7 @@ function assemble(
   const { input, output, nodes, opens } = state;
   const notices = allocate('notices', NOTICE_BYTES);
   const residency = new Residency(sys, allocate('residency', RESIDENCY_BYTES));
-  const scratch = allocate('scratch', 8192);
+  const scratch = allocate('scratch', SCRATCH_BYTES);
   putString(scratch, SCRATCH.dot, '.');
   if (nodes.count === 0) addRoot(source, nodes);
   state.journal.commit();
@@ -312,6 +320,8 @@ function assemble(
   const descriptors = new NodeDescriptors(sys, nodes, source.mountFd, given.keeper);
   const parts = shared?.composed;
   const composing = parts === undefined ? undefined : makeComposing(source, options, parts, scratch);
+  const writable = (options.flags & MS_RDONLY) === 0;
+  const detached = new DetachedFiles(given.mountpoint, given.log);
   const routes = new Routes({
     calls: sys,
     nodes,
@@ -323,9 +333,14 @@ function assemble(
     mappings: shared?.mappings,
     composing,
     domains: state.domains,
+    share: options.share === 'none' ? 'all' : options.share,
+    writable,
     settleMs: options.settleMs,
+    patienceMs: PATIENCE_MS,
     now: Date.now,
+    monotonicMs,
     invalidateAttributes: invalidate,
+    onDetached: (_, fd) => detached.tell(fd),
   });
   const mount: Mount = {
     calls: sys,
@@ -335,13 +350,14 @@ function assemble(
     opens,
     routes,
     domains: state.domains,
+    live: shared !== undefined && writable ? new LiveNames(options.live) : undefined,
     repeats: new Repeats(state.journal, state.intent, Date.now),
     now: Date.now,
-    composing,
     descriptors,
     input,
     output,
     scratch,
+    stat: new Stat(scratch, SCRATCH.statx),
     entries: allocate('directory entries', 65_536),
     cache,
     fills: new Fills(Math.min(cache.entrySeconds, cache.attributeSeconds), Date.now),
@@ -367,7 +383,13 @@ function assemble(
     },
     ...(given.observer && { observer: given.observer }),
   });
-  return { mount, session, spin, idle };
+  return { mount, composing, session, spin, idle };
+}
+
+/** CLOCK_MONOTONIC, in milliseconds: it goes on from one process to the next. */
+function monotonicMs(): number {
+  const [seconds, nanoseconds] = process.hrtime();
+  return seconds * 1000 + nanoseconds / 1e6;
 }
 
 function untrusted(why: string): UserError {
@@ -391,7 +413,7 @@ function takeOver(fd: number, options: MountOptions, device: FuseDevice): State 
 /** The backing ids that the tables know. */
 function backingIds({ opens, mappings }: State): Set<number> {
   const ids = new Set<number>();
-  for (const row of opens.rows()) if (opens.route(row) === ROUTE_OWN) ids.add(opens.backingId(row));
+  for (const row of opens.rows()) if (opens.route(row) === ROUTES.own) ids.add(opens.backingId(row));
   for (const row of mappings.alive()) if (mappings.users(row) > 0) ids.add(mappings.backingId(row));
   return ids;
 }

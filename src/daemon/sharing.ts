@@ -15,8 +15,8 @@ import { getU64 } from '../base/struct.ts';
 import { EXTENT_READER_MEMORY_BYTES, ExtentReader } from '../extents/identify.ts';
 import { OWNERS_MEMORY_BYTES, Owners } from '../extents/owners.ts';
 import { RANGE_READER_MEMORY_BYTES, RangeReader } from '../extents/ranges.ts';
-import { Buffers } from '../filesystem/buffers.ts';
-import { COMPOSING_SCRATCH_BYTES, Composing } from '../filesystem/composing.ts';
+import { Buffers } from '../filesystem/routes/buffers.ts';
+import { COMPOSING_SCRATCH_BYTES, Composing } from '../filesystem/routes/composing.ts';
 import { BUFFER_BYTES } from '../fuse/server/session.ts';
 import type { MappingBacking } from '../mappings/calls.ts';
 import { Composer } from '../mappings/composed.ts';
@@ -80,7 +80,9 @@ export function openSharing(
   if (readOnlyFd < 0) throw new UserError(`Cannot make a read-only mount of the store: ${errnoText(readOnlyFd)}`);
   undo.push(() => sys.close(readOnlyFd));
   if (!adopted) keeper.keep(KEPT.readOnly, readOnlyFd);
-  const { floor, composed: minBytes } = options;
+  const { floor } = options;
+  // A stricter rule keeps diverged files to themselves.
+  const minBytes = options.share === 'all' ? options.composed : undefined;
   const reader = new ExtentReader({ ioctl: sys.ioctl }, allocate('extents', EXTENT_READER_MEMORY_BYTES));
   const folders = { directoryFd: place.directoryFd, readOnlyFd, filesystem: source.filesystem };
   const identity = identityOf(place.storeFd, scratch);

@@ -1,7 +1,7 @@
 /** What a running server says of itself. docs/status.md describes each field; the number of the schema changes with it. */
 
 import { readdirSync } from 'node:fs';
-import { ROUTE_COMPOSED, ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED } from '../filesystem/opens.ts';
+import { ROUTES } from '../filesystem/routes/route.ts';
 import { operationOf } from '../fuse/wire/operations.ts';
 import type { Server } from './server.ts';
 import { STATE_VERSION } from './state.ts';
@@ -70,10 +70,10 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     nodes: { count: nodes.count, detached: nodes.detachedCount, limit: options.maxNodes },
     open: {
       inodes: opens.inodes,
-      own: opens.byRoute[ROUTE_OWN] ?? 0,
-      shared: opens.byRoute[ROUTE_SHARED] ?? 0,
-      composed: opens.byRoute[ROUTE_COMPOSED] ?? 0,
-      relayed: opens.byRoute[ROUTE_RELAYED] ?? 0,
+      own: opens.byRoute[ROUTES.own] ?? 0,
+      shared: opens.byRoute[ROUTES.shared] ?? 0,
+      composed: opens.byRoute[ROUTES.composed] ?? 0,
+      relayed: opens.byRoute[ROUTES.relayed] ?? 0,
     },
     descriptors: {
       handles: opens.descriptors,
@@ -83,8 +83,9 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     backing: { count: registered.count - backing.kept, kept: backing.kept, limit: options.maxBacking },
     mappings: mappingsOf(server),
     composed: composedOf(server),
-    reasons: Object.fromEntries(routes.reasons),
-    broken: routes.broken,
+    reasons: Object.fromEntries(routes.chooser.reasons),
+    broken: routes.leaving?.detached ?? 0,
+    waited: routes.leaving?.waited ?? 0,
     requests: byOperation(session.requests),
     failures: byOperation(session.failures),
     unknown: session.unknown,

@@ -1,6 +1,6 @@
 /** Attributes: how a node is found and described to the kernel, and GETATTR, STATX, SETATTR, STATFS. */
 
-import { EFBIG, EIO, ENFILE, ESTALE } from '../base/errno.ts';
+import { EAGAIN, EFBIG, EIO, ENFILE, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import type { Address } from '../base/memory.ts';
 import { setU64 } from '../base/struct.ts';
@@ -28,9 +28,10 @@ import {
   PLACEHOLDER_INODE,
   writePlaceholder,
 } from './handles.ts';
-import { type Mount, SCRATCH } from './mount.ts';
+import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
-import { ROUTE_COMPOSED } from './opens.ts';
+import { leaseWait, revisit } from './revisit.ts';
+import { SCRATCH } from './scratch.ts';
 
 const LOOKUP_MASK = c.STATX_BASIC_STATS | c.STATX_SUBVOL;
 /** How often a name that is being replaced is looked at again before ESTALE is passed on. */
@@ -119,9 +120,16 @@ export function internIdentified(m: Mount, parent: number, dirFd: number, path: 
   const mode = statx.mode.get(view, SCRATCH.statx);
   const subvolume = handleSubvolume(view, SCRATCH.handle);
   if (subvolume === 0 || handleInode(view, SCRATCH.handle) !== PLACEHOLDER_INODE) {
-    const slot = m.nodes.lookUp(m.scratch, SCRATCH.handle, mode);
+    let slot = m.nodes.lookUp(m.scratch, SCRATCH.handle, mode);
+    // A file that changed while it is open on the shared route gets a new node: its readers keep the old one.
+    if (slot !== NO_NODE && m.routes.leaving?.seen(slot, m.stat) === false) {
+      m.nodes.forget(slot, 1);
+      slot = m.nodes.lookUp(m.scratch, SCRATCH.handle, mode);
+    }
     if (slot === NO_NODE) return -ENFILE;
-    m.domains.found(slot, parent, (mode & c.S_IFMT) === c.S_IFDIR, m.nodes.lookups(slot) === 1);
+    const isNew = m.nodes.lookups(slot) === 1;
+    m.domains.found(slot, parent, (mode & c.S_IFMT) === c.S_IFDIR, isNew);
+    if (isNew) noteName(m, slot, parent, name);
     return slot;
   }
   const fd = m.calls.openat(dirFd, path, c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC, 0);
@@ -135,6 +143,18 @@ export function internIdentified(m: Mount, parent: number, dirFd: number, path: 
   }
   m.descriptors.pin(slot, fd);
   return slot;
+}
+
+/** A node got a name in a folder: it may be that of a file that is written in place, or of a folder of logs. */
+export function noteName(m: Mount, slot: number, parent: number, name: Uint8Array): void {
+  if (m.live === undefined || m.nodes.isLive(slot)) return;
+  const type = m.nodes.type(slot);
+  const amongLogs = m.nodes.isLive(parent);
+  if (
+    type === c.S_IFREG ? m.live.isFile(name, amongLogs) : type === c.S_IFDIR && (amongLogs || m.live.isLogFolder(name))
+  ) {
+    m.nodes.setLive(slot);
+  }
 }
 
 /** Writes fuse_attr from the scratch memory's struct statx. */
@@ -174,12 +194,12 @@ function encodeDevice(major: number, minor: number): number {
 /**
  * Two kinds of nodes have attributes that change without the kernel's knowledge, and that it may not keep: those open for
  * reading and writing, since it doesn't see what is written through a map of a backing file, and detached ones, since
- * their file may be changed through the node's successor. A composed file has no backing file.
+ * their file may be changed through the node's successor.
  */
 function attributeSeconds(m: Mount, slot: number): number {
   if (m.nodes.isDetached(slot)) return 0;
   const row = m.nodes.openRow(slot);
-  const unseen = row >= 0 && m.opens.writableMaps(row) > 0 && m.opens.route(row) !== ROUTE_COMPOSED;
+  const unseen = row >= 0 && m.opens.writableMaps(row) > 0 && m.routes.of(row).storesUnseen;
   return unseen ? 0 : m.cache.attributeSeconds;
 }
 
@@ -188,7 +208,7 @@ function attributeSeconds(m: Mount, slot: number): number {
  * others must not go on leading to its detached node: the kernel asks for them each time.
  */
 function entrySecondsOf(m: Mount, slot: number): number {
-  const mayDetach = m.routes.sharing && m.nodes.type(slot) === c.S_IFREG;
+  const mayDetach = m.routes.leaving !== undefined && m.nodes.type(slot) === c.S_IFREG;
   return mayDetach && statx.nlink.get(m.scratch.view, SCRATCH.statx) > 1 ? 0 : m.cache.entrySeconds;
 }
 
@@ -230,7 +250,9 @@ export function getattr(m: Mount, r: Request): Outcome {
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const result = statNode(m, slot, c.STATX_BASIC_STATS);
-  return result < 0 ? result : putAttributeReply(m, slot);
+  if (result < 0) return result;
+  m.routes.leaving?.seen(slot, m.stat);
+  return putAttributeReply(m, slot);
 }
 
 /** The kernel asks by STATX where a caller wants a birth time; flags such as AT_STATX_DONT_SYNC change nothing here. */
@@ -240,6 +262,7 @@ export function getStatx(m: Mount, r: Request): Outcome {
   const wanted = fuse_statx_in.sx_mask.get(m.input.view, r.at);
   const result = statNode(m, slot, (wanted | c.STATX_BASIC_STATS) & (c.STATX_BASIC_STATS | c.STATX_BTIME));
   if (result < 0) return result;
+  m.routes.leaving?.seen(slot, m.stat);
   const out = m.output.view;
   const at = PAYLOAD + fuse_statx_out.structBytes;
   const seconds = attributeSeconds(m, slot);
@@ -285,25 +308,39 @@ export function clearSetIds(m: Mount, caller: Caller, fd: number): number {
   return m.calls.fchmodat2(fd, m.scratch.address + SCRATCH.empty, cleared & 0o7777, c.AT_EMPTY_PATH);
 }
 
+/**
+ * A write by somebody without CAP_FSETID takes set-user-id and set-group-id away (fs/inode.c: file_remove_privs). The kernel says so
+ * in the write's flags as far as it knows of the bits: it doesn't know those that were set around the mount. Pages of a map are
+ * written by nobody.
+ */
+export function losePrivileges(m: Mount, r: Request, fd: number, writeFlags: number): number {
+  if ((writeFlags & fuse.FUSE_WRITE_KILL_SUIDGID) !== 0) return clearSetIds(m, r, fd);
+  return r.uid === 0 || (writeFlags & fuse.FUSE_WRITE_CACHE) !== 0 ? 0 : clearSetIds(m, r, fd);
+}
+
 export function setattr(m: Mount, r: Request): Outcome {
+  return setattrNow(m, r, true);
+}
+
+/** Only a `patient` change of content waits for the file's readers. */
+function setattrNow(m: Mount, r: Request, patient: boolean): Outcome {
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const input = m.input.view;
   const { at } = r;
   const valid = fuse_setattr_in.valid.get(input, at);
   const sizeWanted = (valid & fuse.FATTR_SIZE) !== 0;
-  // A change of content breaks sharing: the kernel looks the name up again and gets the node that takes the change.
-  if (sizeWanted && !m.routes.mayWrite(slot)) return -ESTALE;
+  if (sizeWanted) {
+    // A change of content breaks sharing: the kernel looks the name up again and gets the node that takes the change.
+    const ready = m.routes.toWrite(slot, patient);
+    if (typeof ready !== 'number') return revisit(m, r, ready, (again) => setattrNow(m, again, false));
+    if (ready < 0) return ready;
+  }
 
   const fd = m.descriptors.acquire(slot);
   if (fd < 0) return fd;
-  const row = m.nodes.openRow(slot);
-  const composed = row < 0 ? undefined : m.composing?.of(row);
-  if (composed !== undefined) {
-    const from = sizeWanted ? fuse_setattr_in.size.get(input, at) : Number.MAX_SAFE_INTEGER;
-    m.composing?.changes(composed, from, Number.MAX_SAFE_INTEGER);
-    m.composing?.changed(composed);
-  }
+  const from = sizeWanted ? fuse_setattr_in.size.get(input, at) : Number.MAX_SAFE_INTEGER;
+  const change = m.routes.change(slot, fd, from, Number.MAX_SAFE_INTEGER);
   let result = changeOwnerModeTimes(m, fd, at, valid);
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
@@ -311,13 +348,23 @@ export function setattr(m: Mount, r: Request): Outcome {
   const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && r.uid !== 0);
   if (result >= 0 && clears) result = clearSetIds(m, r, fd);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
+  change.done();
   m.descriptors.release(slot, fd);
-  if (result < 0) return result;
+  if (result < 0) return leased(m, r, result, sizeWanted) ?? result;
   if (m.nodes.isDetached(slot)) {
     const successor = m.nodes.successor(slot);
     if (successor !== NO_NODE) m.invalidateAttributes(successor + 1);
   }
   return putAttributeReply(m, slot);
+}
+
+/** truncate(2) waits for somebody's lease, whatever is asked for: the request is dealt with again. */
+function leased(m: Mount, r: Request, result: number, truncates: boolean, tries = 0): Outcome | undefined {
+  if (result !== -EAGAIN || !truncates) return undefined;
+  return revisit(m, r, leaseWait(tries), (again) => {
+    const outcome = setattrNow(m, again, false);
+    return typeof outcome === 'number' ? (leased(m, again, outcome, truncates, tries + 1) ?? outcome) : outcome;
+  });
 }
 
 const TIMES = fuse.FATTR_ATIME | fuse.FATTR_MTIME;

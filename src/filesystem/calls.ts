@@ -35,6 +35,8 @@ export interface SourceCalls {
   linkat(oldDirFd: number, oldPath: Address, newDirFd: number, newPath: Address, flags: number): number;
   renameat2(oldDirFd: number, oldPath: Address, newDirFd: number, newPath: Address, flags: number): number;
   fchmodat2(dirFd: number, path: Address, mode: number, flags: number): number;
+  /** faccessat2(2). */
+  faccessat2(dirFd: number, path: Address, mode: number, flags: number): number;
   fchownat(dirFd: number, path: Address, uid: number, gid: number, flags: number): number;
   utimensat(dirFd: number, path: Address, times: Address, flags: number): number;
   ftruncate: Call<[fd: number, length: number]>;
@@ -56,8 +58,11 @@ export interface SourceCalls {
 
 /** Registration of backing files with the mount's connection; a call fails with a negated errno: see `fuse/server/backing.ts`. */
 export interface BackingFiles {
-  /** Returns the backing id, which holds the file open in the kernel until it is closed. */
-  open(fd: number): number;
+  /**
+   * Returns the backing id, which holds the file open in the kernel until it is closed. What is written to a `guarded` file by
+   * passthrough takes its set-user-ID and set-group-ID away.
+   */
+  open(fd: number, guarded: boolean): number;
   close(backingId: number): number;
   /** Closes an id a moment later, unless it is taken before: a node's next open may want it. */
   keep(slot: number, generation: number, backingId: number): void;

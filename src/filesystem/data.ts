@@ -1,12 +1,11 @@
 /**
- * What reaches the bytes of an open file. READ and WRITE come only for composed files (`composedio.ts`) and for relayed ones:
- * those for which the kernel had no backing file to give. FALLOCATE, LSEEK and COPY_FILE_RANGE come for all.
+ * What reaches the bytes of an open file. READ and WRITE come only on routes that have them come (`routes/route.ts: RouteIo`);
+ * FALLOCATE, LSEEK and COPY_FILE_RANGE come for all.
  */
 
-import { EBADF, EIO, ESTALE } from '../base/errno.ts';
+import { EBADF, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import {
   fuse_copy_file_range_in,
   fuse_copy_file_range_out,
@@ -17,67 +16,22 @@ import {
   fuse_write_in,
   fuse_write_out,
 } from '../fuse/wire/structs.ts';
-import { clearSetIds, finishWith, slotOf } from './attributes.ts';
-import { readComposed, writeComposed } from './composedio.ts';
-import type { ComposedOpen } from './composing.ts';
+import { finishWith, losePrivileges, slotOf } from './attributes.ts';
 import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
-import { HANDLE_SYNCS } from './opens.ts';
-import { readAll, writeAll } from './transfer.ts';
-
-/** What the composed route keeps of a node's open file, if it is on that route. */
-function composedOf(m: Mount, slot: number): ComposedOpen | undefined {
-  const row = m.composing === undefined || slot === NO_NODE ? -1 : m.nodes.openRow(slot);
-  return row < 0 ? undefined : m.composing?.of(row);
-}
 
 export function read(m: Mount, r: Request): Outcome {
-  const { view } = m.input;
-  const fd = m.opens.descriptor(fuse_read_in.fh.get(view, r.at));
-  if (fd < 0) return -EBADF;
-  const composed = composedOf(m, slotOf(m, r.nodeid));
-  if (m.composing !== undefined && composed !== undefined) return readComposed(m, r, m.composing, composed, fd);
-  const size = Math.min(fuse_read_in.size.get(view, r.at), m.output.bytes.length - PAYLOAD);
-  return readAll(m.calls, fd, m.output.address + PAYLOAD, size, fuse_read_in.offset.get(view, r.at));
+  const slot = slotOf(m, r.nodeid);
+  const fd = m.opens.descriptor(fuse_read_in.fh.get(m.input.view, r.at));
+  const io = slot === NO_NODE ? undefined : m.routes.ofNode(slot)?.io;
+  return fd < 0 || io === undefined ? -EBADF : io.read(m, r, m.nodes.openRow(slot), fd);
 }
 
 export function write(m: Mount, r: Request): Outcome {
-  const { view } = m.input;
-  const handle = fuse_write_in.fh.get(view, r.at);
-  const fd = m.opens.descriptor(handle);
-  if (fd < 0) return -EBADF;
   const slot = slotOf(m, r.nodeid);
-  const composed = composedOf(m, slot);
-  if (m.composing !== undefined && composed !== undefined) {
-    const waits = (m.opens.handleFlags(handle) & HANDLE_SYNCS) !== 0;
-    return writeComposed(m, r, m.composing, composed, fd, waits);
-  }
-  const size = fuse_write_in.size.get(view, r.at);
-  if (r.data + size > r.end) return -EIO;
-  const writeFlags = fuse_write_in.write_flags.get(view, r.at);
-  if ((writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0) {
-    const cleared = clearSetIds(m, r, fd);
-    if (cleared < 0) return cleared;
-  }
-  // What an append that comes again has written already is at its place.
-  const before = appendedBefore(m, r, fd, slot, size);
-  const at = fuse_write_in.offset.get(view, r.at) + before;
-  const whole = (writeFlags & FUSE_WRITE_CACHE) !== 0;
-  const result = writeAll(m.calls, fd, m.input.address + r.data + before, size - before, at, whole);
-  if (result < 0 && (before === 0 || whole)) return result;
-  const written = before + Math.max(0, result);
-  fuse_write_out.size.set(m.output.view, PAYLOAD, written);
-  fuse_write_out._padding.set(m.output.view, PAYLOAD, 0);
-  return fuse_write_out.structBytes;
-}
-
-/** How many bytes of an append to a relayed file were written by a server that was killed before it answered. */
-function appendedBefore(m: Mount, r: Request, fd: number, slot: number, size: number): number {
-  if ((fuse_write_in.flags.get(m.input.view, r.at) & c.O_APPEND) === 0 || slot === NO_NODE) return 0;
-  const row = m.nodes.openRow(slot);
-  const end = m.calls.lseek(fd, 0, c.SEEK_END);
-  if (row < 0 || end < 0) return 0;
-  return Math.min(size, Math.max(0, end - m.opens.appendAt(row, r.uniqueLow, r.uniqueHigh, end)));
+  const fd = m.opens.descriptor(fuse_write_in.fh.get(m.input.view, r.at));
+  const io = slot === NO_NODE ? undefined : m.routes.ofNode(slot)?.io;
+  return fd < 0 || io === undefined ? -EBADF : io.write(m, r, m.nodes.openRow(slot), fd);
 }
 
 export function fallocate(m: Mount, r: Request): Outcome {
@@ -87,10 +41,13 @@ export function fallocate(m: Mount, r: Request): Outcome {
   const mode = fuse_fallocate_in.mode.get(view, r.at);
   const offset = fuse_fallocate_in.offset.get(view, r.at);
   const length = fuse_fallocate_in.length.get(view, r.at);
-  const composed = composedOf(m, slotOf(m, r.nodeid));
-  if (composed !== undefined) m.composing?.changes(composed, offset, offset + length);
+  const slot = slotOf(m, r.nodeid);
+  if (slot === NO_NODE) return -ESTALE;
+  const lost = losePrivileges(m, r, fd, 0);
+  if (lost < 0) return lost;
+  const change = m.routes.change(slot, fd, offset, offset + length);
   return m.calls.fallocate.later(fd, mode, offset, length).then((result) => {
-    if (composed !== undefined) m.composing?.changed(composed);
+    change.done();
     return finishWith(result);
   });
 }
@@ -145,10 +102,15 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
     m.calls.close(output);
     return Math.min(sought, placed);
   }
-  const composed = composedOf(m, to);
-  if (composed !== undefined) m.composing?.changes(composed, at, at + length);
+  const lost = losePrivileges(m, r, output, 0);
+  if (lost < 0) {
+    m.calls.close(input);
+    m.calls.close(output);
+    return lost;
+  }
+  const change = m.routes.change(to, output, at, at + length);
   const finish = (copied: number): number => {
-    if (composed !== undefined) m.composing?.changed(composed);
+    change.done();
     m.calls.close(input);
     m.calls.close(output);
     // What is kept of the source's own page cache was decided on before it was cloned.

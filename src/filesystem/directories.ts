@@ -22,8 +22,9 @@ import { STORE_NAME } from '../mappings/place.ts';
 import { identify, internIdentified, isHidden, putEntry, slotOf } from './attributes.ts';
 import { syncDescriptor } from './durability.ts';
 import { foldInode, handleSubvolume } from './handles.ts';
-import { type Mount, SCRATCH } from './mount.ts';
+import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
+import { SCRATCH } from './scratch.ts';
 
 /** struct linux_dirent64: d_ino u64, d_off i64, d_reclen u16, d_type u8, d_name: getdents64(2). */
 const DIRENT = { ino: 0, off: 8, reclen: 16, type: 18, name: 19 } as const;

@@ -12,10 +12,7 @@
  */
 
 import type { Journal, WordIndex } from '../base/journal.ts';
-import type { Memory } from '../base/memory.ts';
-import { statx } from '../fuse/wire/structs.ts';
 import { handleInode, handleSubvolume } from './handles.ts';
-import { SCRATCH } from './mount.ts';
 import { type NodeTable, ROOT } from './nodes.ts';
 
 export type DomainRule = 'mount' | 'subvolume' | 'uid' | 'dir';
@@ -56,13 +53,13 @@ export class Domains {
     return this.#journal.get(this.#at);
   }
 
-  /** The domain of a node's file; `scratch` has its struct statx. */
-  of(slot: number, scratch: Memory): number {
+  /** The domain of a node's file, which belongs to the user `uid`. */
+  of(slot: number, uid: number): number {
     switch (this.rule) {
       case 'mount':
         return 0;
       case 'uid':
-        return statx.uid.get(scratch.view, SCRATCH.statx);
+        return uid;
       case 'subvolume': {
         const subvolume = handleSubvolume(this.#nodes.memory.view, this.#nodes.handleOffset(slot));
         return subvolume < NONE_WORD ? subvolume : NO_DOMAIN;

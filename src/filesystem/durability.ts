@@ -6,8 +6,9 @@ import type { Finish, Outcome, Request } from '../fuse/server/session.ts';
 import { FUSE_FSYNC_FDATASYNC } from '../fuse/wire/constants.ts';
 import { fuse_fsync_in } from '../fuse/wire/structs.ts';
 import { finishWith, slotOf } from './attributes.ts';
-import { type Mount, SCRATCH } from './mount.ts';
+import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
+import { SCRATCH } from './scratch.ts';
 
 async function sync(m: Mount, nodeid: number, fd: number, dataOnly: boolean, close: boolean): Promise<Finish> {
   const result = dataOnly ? await m.calls.fdatasync.later(fd) : await m.calls.fsync.later(fd);

@@ -1,38 +1,21 @@
-/** Open files: OPEN, CREATE, TMPFILE, RELEASE. Which backing file an open gets is decided in `routes.ts`. */
+/** Open files: OPEN, CREATE, TMPFILE, RELEASE. Which route an open gets is decided in `routes/`. */
 
-import { EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
+import { EAGAIN, EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
-import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
-import {
-  fuse_create_in,
-  fuse_open_in,
-  fuse_open_out,
-  fuse_release_in,
-  SIZE_OF_ENTRY,
-  statx,
-} from '../fuse/wire/structs.ts';
-import { clearSetIds, identify, internIdentified, putEntry, slotOf, statDescriptor } from './attributes.ts';
+import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import { FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in, SIZE_OF_ENTRY } from '../fuse/wire/structs.ts';
+import { clearSetIds, identify, internIdentified, putEntry, slotOf } from './attributes.ts';
 import type { Caller } from './callers.ts';
-import { NO_DOMAIN } from './domains.ts';
-import { type Mount, SCRATCH } from './mount.ts';
+import type { Mount } from './mount.ts';
 import { asCaller, forgetLookups, nameTaken, wasMade } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';
-import {
-  HANDLE_MAPS,
-  HANDLE_SYNCS,
-  HANDLE_WRITES,
-  ROUTE_COMPOSED,
-  ROUTE_OWN,
-  ROUTE_RELAYED,
-  ROUTE_SHARED,
-  type Route,
-} from './opens.ts';
-import { type Choice, OWN, OWN_FOR_NOW } from './routes.ts';
-
-/** What of a caller's flags our own descriptor takes: what matters for files whose reads and writes come to us. */
-const KEPT_FLAGS = c.O_ACCMODE | c.O_APPEND | c.O_SYNC | c.O_NOATIME;
-const OUR_FLAGS = c.O_NONBLOCK | c.O_NOFOLLOW | c.O_CLOEXEC;
+import { KEPT_FLAGS, OPEN_FLAGS } from './openflags.ts';
+import { HANDLE_MAPS, HANDLE_SYNCS, HANDLE_WRITES } from './opens.ts';
+import { leaseWait } from './revisit.ts';
+import type { Choice } from './routes/choose.ts';
+import { prepareDescriptor } from './routes/composed.ts';
+import { SCRATCH } from './scratch.ts';
 
 /** What an open is for, as far as it makes a difference here: reading, writing, or writing also through a map. */
 type Access = 'reads' | 'writes' | 'maps';
@@ -42,6 +25,16 @@ const handleFlags = { reads: 0, writes: HANDLE_WRITES, maps: HANDLE_WRITES | HAN
 function accessOf(flags: number): Access {
   if ((flags & c.O_ACCMODE) === c.O_RDWR) return 'maps';
   return (flags & c.O_ACCMODE) !== c.O_RDONLY || (flags & c.O_TRUNC) !== 0 ? 'writes' : 'reads';
+}
+
+/** An OPEN: what of the request is needed beyond a wait. */
+interface Opening {
+  readonly slot: number;
+  /** The caller's flags. */
+  readonly flags: number;
+  readonly caller: Caller;
+  /** Whether the caller loses the file's set-user-ID and set-group-ID by it. */
+  readonly clears: boolean;
 }
 
 function putOpen(m: Mount, at: number, handle: number, openFlags: number, backingId: number): number {
@@ -56,175 +49,169 @@ export function open(m: Mount, r: Request): Outcome {
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const flags = fuse_open_in.flags.get(m.input.view, r.at);
-  const clear = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
-  // The open may have to wait, and the request is used again.
-  const clearFor = clear ? { gid: r.gid, pid: r.pid } : undefined;
-  if (m.routes.pending(slot) === undefined) return openNow(m, slot, flags, clearFor, true);
-  return openAfter(m, slot, flags, clearFor);
+  const clears = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
+  return openNow(m, { slot, flags, clears, caller: { gid: r.gid, pid: r.pid } }, true);
 }
 
-/** Another open of this node is waiting for a clone: what it decides is this open's route too. */
-async function openAfter(m: Mount, slot: number, flags: number, clearFor: Caller | undefined): Promise<Finish> {
-  for (let other = m.routes.pending(slot); other !== undefined; other = m.routes.pending(slot)) await other;
-  return () => {
-    // Whoever opened it first decided; where that open failed, this one doesn't wait for another decision.
-    const outcome = m.nodes.has(slot) ? openNow(m, slot, flags, clearFor, false) : -ESTALE;
-    return typeof outcome === 'number' ? outcome : -ESTALE;
-  };
+/** Goes on with an open, unless it has to wait for others first. Only a `patient` one waits for a file's readers. */
+function openNow(m: Mount, o: Opening, patient: boolean): Outcome {
+  const { slot, flags } = o;
+  if (!m.nodes.has(slot)) return -ESTALE;
+  const pending = m.routes.pending(slot);
+  if (pending !== undefined) return pending.then(() => () => openNow(m, o, patient));
+  if (accessOf(flags) === 'reads') return m.nodes.isDetached(slot) ? openDetached(m, o) : openForReading(m, o);
+  const ready = m.routes.toWrite(slot, patient);
+  if (ready instanceof Promise) return ready.then(() => () => openNow(m, o, false));
+  return ready < 0 ? ready : openForWriting(m, o);
 }
 
-function openNow(m: Mount, slot: number, flags: number, clearFor: Caller | undefined, mayWait: boolean): Outcome {
-  const writing = accessOf(flags) !== 'reads';
-  if (m.nodes.isDetached(slot)) return m.routes.elsewhere(slot, writing);
-  if (writing) return openForWriting(m, slot, flags, clearFor, mayWait);
+/** What a detached node's readers have open may be opened again by their own links to it; every name leads to the file. */
+function openDetached(m: Mount, o: Opening): number {
+  const { leaving } = m.routes;
+  const row = m.nodes.openRow(o.slot);
+  if (leaving === undefined) return -ESTALE;
+  if (row < 0 || !leaving.asksAgain(o.slot, o.caller.pid)) return leaving.elsewhere(o.slot, false);
+  m.opens.addOpen(row, false);
+  return putOpen(m, PAYLOAD, 0, m.routes.of(row).openFlags, m.opens.backingId(row));
+}
+
+function openForReading(m: Mount, o: Opening): Outcome {
+  const { slot, flags } = o;
   const row = m.nodes.openRow(slot);
-  const address = m.nodes.handleAddress(slot);
   if (row >= 0) {
-    if (m.opens.route(row) === ROUTE_SHARED) {
-      if (!m.routes.stillShared(slot)) return -ESTALE;
+    if (m.routes.leaving?.stillShared(slot) === false) return -ESTALE;
+    const route = m.routes.of(row);
+    if (route.io === undefined) {
       m.opens.addOpen(row, false);
-      return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+      return putOpen(m, PAYLOAD, 0, route.openFlags, m.opens.backingId(row));
     }
-    if (m.opens.route(row) === ROUTE_OWN) {
-      m.opens.addOpen(row, false);
-      return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
-    }
-    const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
-    return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, flags);
+  } else {
+    const kept = m.backing.take(slot, m.nodes.generation(slot));
+    if (kept > 0) return m.routes.readmit(slot, kept) < 0 ? -ENFILE : putReopened(m, slot);
   }
-  const kept = m.backing.take(slot, m.nodes.generation(slot));
-  if (kept > 0) return openKept(m, slot, kept);
-  const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
-  if (fd < 0) return fd;
-  const choice = mayWait ? m.routes.choose(slot, fd) : OWN;
-  if (!(choice instanceof Promise)) return openWith(m, PAYLOAD, slot, -1, fd, choice, flags);
-  return choice.then((chosen) => () => openWith(m, PAYLOAD, slot, m.nodes.openRow(slot), fd, chosen, flags));
+  return withDescriptor(m, o, (flags & KEPT_FLAGS) | OPEN_FLAGS, (fd) => {
+    if (row >= 0) return openWith(m, PAYLOAD, slot, fd, undefined, flags);
+    const choice = m.routes.chooser.choose(slot, fd);
+    if (!(choice instanceof Promise)) return openWith(m, PAYLOAD, slot, fd, choice, flags);
+    return choice.then((chosen) => () => openWith(m, PAYLOAD, slot, fd, chosen, flags));
+  });
 }
 
-/** Opens a file for reading that was closed a moment ago, when it was on its own route. */
-function openKept(m: Mount, slot: number, backingId: number): number {
-  const row = m.opens.add(slot, ROUTE_OWN, false, backingId, -1);
-  if (row < 0) {
-    m.backing.close(backingId);
-    return -ENFILE;
-  }
-  m.opens.setKeeps(row, true);
-  m.nodes.setOpenRow(slot, row);
-  m.routes.countOwn('kept');
-  return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, backingId);
-}
-
-function openForWriting(
-  m: Mount,
-  slot: number,
-  flags: number,
-  clearFor: Caller | undefined,
-  mayWait: boolean,
-): Outcome {
-  if (!m.routes.mayWrite(slot)) return -ESTALE;
+function putReopened(m: Mount, slot: number): number {
   const row = m.nodes.openRow(slot);
-  const composed = row < 0 ? undefined : m.composing?.of(row);
-  const address = m.nodes.handleAddress(slot);
-  // Truncated by its open, nothing of it is shared any more.
-  if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changes(composed, 0, Number.MAX_SAFE_INTEGER);
-  const kept = flags & (KEPT_FLAGS | c.O_TRUNC);
-  const fd = m.calls.openByHandleAt(m.mountFd, address, kept | OUR_FLAGS);
-  if (composed !== undefined && (flags & c.O_TRUNC) !== 0) m.composing?.changed(composed);
-  if (fd < 0) return fd;
-  const cleared = clearFor === undefined ? 0 : clearSetIds(m, clearFor, fd);
-  if (cleared < 0) {
-    m.calls.close(fd);
-    return cleared;
-  }
-  if (row >= 0 || !mayWait || (flags & c.O_TRUNC) !== 0 || !isLarge(m, fd)) return openWriter(m, slot, fd, OWN, flags);
-  // Whether the file is written elsewhere can be told only while no descriptor of ours is open for writing.
-  m.calls.close(fd);
-  const look = m.calls.openByHandleAt(m.mountFd, address, c.O_RDONLY | OUR_FLAGS);
-  if (look < 0) return look;
-  const choice = m.routes.chooseForWriting(slot, look);
-  if (!(choice instanceof Promise)) return openChosen(m, slot, look, choice, flags);
-  return choice.then((chosen) => () => openChosen(m, slot, look, chosen, flags));
-}
-
-/** Opens for writing a file that a route was chosen for by a look through another descriptor. */
-function openChosen(m: Mount, slot: number, look: number, choice: Choice, flags: number): number {
-  m.calls.close(look);
-  // Someone may have opened it meanwhile.
-  if (!m.nodes.has(slot) || !m.routes.mayWrite(slot)) return -ESTALE;
-  const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), (flags & KEPT_FLAGS) | OUR_FLAGS);
-  return fd < 0 ? fd : openWriter(m, slot, fd, choice, flags);
-}
-
-function openWriter(m: Mount, slot: number, fd: number, choice: Choice, flags: number): number {
-  const row = m.nodes.openRow(slot);
-  if (row < 0 && choice === OWN) m.routes.countOwn('writing');
-  // Attributes that the kernel has now would not show what comes through a map.
-  if (accessOf(flags) === 'maps') m.invalidateAttributes(slot + 1);
-  return openWith(m, PAYLOAD, slot, row, fd, choice, flags);
-}
-
-/** Whether an open file is large enough for the composed route. */
-function isLarge(m: Mount, fd: number): boolean {
-  if (m.composing === undefined || statDescriptor(m, fd, c.STATX_BASIC_STATS) < 0) return false;
-  return m.composing.fits(statx.size.get(m.scratch.view, SCRATCH.statx));
+  return putOpen(m, PAYLOAD, 0, m.routes.of(row).openFlags, m.opens.backingId(row));
 }
 
 /**
- * Registers the open that `fd` was made for, and writes the reply's fuse_open_out at `at`. Takes the descriptor over: it
- * is kept where the open is for writing, relayed or composed, and closed otherwise.
+ * Opens a node's file and goes on with the descriptor, which `go` takes over. A lease of somebody's is waited for, as the
+ * kernel would, unless the caller doesn't want to wait.
  */
-function openWith(
-  m: Mount,
-  at: number,
-  slot: number,
-  existing: number,
-  fd: number,
-  choice: Choice,
-  flags: number,
-): number {
+function withDescriptor(m: Mount, o: Opening, flags: number, go: (fd: number) => Outcome, tries = 0): Outcome {
+  const fd = attempt(m, o.slot, flags);
+  if (fd >= 0) return go(fd);
+  if (fd !== -EAGAIN || (o.flags & c.O_NONBLOCK) !== 0) return fd;
+  return leaseWait(tries).then(() => (): Outcome => {
+    if (!m.nodes.has(o.slot)) return -ESTALE;
+    // Others may have opened the file meanwhile, and decided on its route.
+    const known = m.nodes.openRow(o.slot) >= 0 || m.routes.pending(o.slot) !== undefined;
+    return known ? openNow(m, o, false) : withDescriptor(m, o, flags, go, tries + 1);
+  });
+}
+
+/** Opens a node's file by its handle. With O_TRUNC nothing of it is shared any more. */
+function attempt(m: Mount, slot: number, flags: number): number {
+  const handle = m.nodes.handleAddress(slot);
+  if ((flags & c.O_TRUNC) === 0) return m.calls.openByHandleAt(m.mountFd, handle, flags);
+  const path = m.descriptors.acquire(slot);
+  if (path < 0) return path;
+  const change = m.routes.change(slot, path, 0, Number.MAX_SAFE_INTEGER);
+  const fd = m.calls.openByHandleAt(m.mountFd, handle, flags);
+  change.done();
+  m.descriptors.release(slot, path);
+  return fd;
+}
+
+function openForWriting(m: Mount, o: Opening): Outcome {
+  const { slot, flags } = o;
+  const truncates = (flags & c.O_TRUNC) !== 0;
+  const kept = (flags & KEPT_FLAGS) | OPEN_FLAGS;
+  return withDescriptor(m, o, truncates ? kept | c.O_TRUNC : kept, (fd) => {
+    const cleared = o.clears ? clearSetIds(m, o.caller, fd) : 0;
+    if (cleared < 0) {
+      m.calls.close(fd);
+      return cleared;
+    }
+    if (m.nodes.openRow(slot) >= 0 || truncates || !m.routes.chooser.mayCompose(fd))
+      return openWriter(m, o, fd, undefined);
+    // Whether the file is written elsewhere can be told only while no descriptor of ours is open for writing.
+    m.calls.close(fd);
+    return openLarge(m, o, kept);
+  });
+}
+
+/** Opens a large file for writing, for which a route is chosen by a look through another descriptor. */
+function openLarge(m: Mount, o: Opening, flags: number): Outcome {
+  const { slot } = o;
+  const look = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), c.O_RDONLY | OPEN_FLAGS);
+  if (look < 0) return look;
+  const openChosen = (choice: Choice): Outcome => {
+    m.calls.close(look);
+    if (!m.nodes.has(slot)) return -ESTALE;
+    // Someone may have opened it meanwhile.
+    const ready = m.routes.toWrite(slot, false);
+    if (typeof ready !== 'number' || ready < 0) return -ESTALE;
+    return withDescriptor(m, o, flags, (fd) => openWriter(m, o, fd, choice));
+  };
+  const choice = m.routes.chooser.chooseForWriting(slot, look);
+  return choice instanceof Promise ? choice.then((chosen) => () => openChosen(chosen)) : openChosen(choice);
+}
+
+/** `choice` is what was decided on; undefined where nothing but the file's own route comes into question. */
+function openWriter(m: Mount, o: Opening, fd: number, choice: Choice | undefined): number {
+  const { slot, flags } = o;
+  const maps = accessOf(flags) === 'maps';
+  m.routes.chooser.written(slot, maps);
+  const isOpen = m.nodes.openRow(slot) >= 0;
+  const taken = isOpen ? undefined : (choice ?? m.routes.chooser.ownForWriting(fd));
+  // Attributes that the kernel has now would not show what comes through a map.
+  if (maps) m.invalidateAttributes(slot + 1);
+  return openWith(m, PAYLOAD, slot, fd, taken, flags);
+}
+
+/**
+ * Registers the open that `fd` was made for, and writes the reply's fuse_open_out at `at`. `choice` is for a file that nobody had open
+ * when it was made. Takes the descriptor over: it is kept where the open is for writing or reads come to us, and closed otherwise.
+ */
+function openWith(m: Mount, at: number, slot: number, fd: number, choice: Choice | undefined, flags: number): number {
   const access = accessOf(flags);
-  let row = existing;
-  if (row < 0) {
-    row = addRow(m, slot, fd, choice, access === 'maps');
+  const maps = access === 'maps';
+  let row = m.nodes.openRow(slot);
+  if (row >= 0) {
+    m.opens.addOpen(row, maps);
+  } else {
+    row = choice === undefined ? -1 : m.routes.admit(slot, fd, choice, maps);
     if (row < 0) {
       m.calls.close(fd);
-      return -ENFILE;
+      return choice === undefined ? -ESTALE : -ENFILE;
     }
     // What a descriptor for writing was registered for would go on counting as open for writing; a file that is pinned has lost its
     // last name, and its room on the disk must be free when nobody uses it any more.
-    if (choice === OWN_FOR_NOW && access === 'reads' && !m.descriptors.isPinned(slot)) m.opens.setKeeps(row, true);
-  } else {
-    m.opens.addOpen(row, access === 'maps');
+    if (access !== 'reads' || m.descriptors.isPinned(slot)) m.opens.setKeeps(row, false);
   }
-  const route = m.opens.route(row);
-  let handle = 0;
-  if (access !== 'reads' || route === ROUTE_RELAYED || route === ROUTE_COMPOSED) {
-    const syncs = (flags & c.O_SYNC) !== 0 ? HANDLE_SYNCS : 0;
-    handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs, (flags & KEPT_FLAGS) | OUR_FLAGS);
-    if (handle < 0) {
-      m.calls.close(fd);
-      dropOpen(m, slot, row, access === 'maps');
-      return -ENFILE;
-    }
-  } else {
+  const route = m.routes.of(row);
+  if (access === 'reads' && route.io === undefined) {
     m.calls.close(fd);
+    return putOpen(m, at, 0, route.openFlags, m.opens.backingId(row));
   }
-  if (route === ROUTE_RELAYED) return putOpen(m, at, handle, 0, 0);
-  if (route === ROUTE_COMPOSED) {
-    prepareComposed(m, fd, flags);
-    const composed = m.composing?.of(row);
-    if (composed !== undefined) m.composing?.lookAgain(composed, fd, true);
-    return putOpen(m, at, handle, FOPEN_DIRECT_IO, 0);
+  const syncs = (flags & c.O_SYNC) !== 0 ? HANDLE_SYNCS : 0;
+  const handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs, (flags & KEPT_FLAGS) | OPEN_FLAGS);
+  if (handle < 0) {
+    m.calls.close(fd);
+    m.routes.release(slot, row, maps);
+    return -ENFILE;
   }
-  return putOpen(m, at, handle, FOPEN_PASSTHROUGH, m.opens.backingId(row));
-}
-
-function prepareComposed(m: Mount, fd: number, flags: number): void {
-  // Pages of a map have their place, which a descriptor that appends would not write to (pwrite(2), BUGS). An append-only
-  // file doesn't let go of the flag, and is only ever appended to.
-  if ((flags & c.O_APPEND) !== 0) m.calls.fcntl(fd, c.F_SETFL, (flags & c.O_NOATIME) | c.O_NONBLOCK);
-  // The kernel's readahead would read the shared ranges between private ones into the file's own pages.
-  m.calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_RANDOM);
+  route.opened(row, fd, flags);
+  return putOpen(m, at, handle, route.openFlags, m.opens.backingId(row));
 }
 
 /**
@@ -236,14 +223,7 @@ export function reopenHandles(m: Mount): void {
     const slot = m.opens.handleSlot(handle);
     m.opens.setDescriptor(handle, reopen(m, slot, m.opens.handleOpenFlags(handle)));
   }
-  if (m.composing === undefined) return;
-  for (const row of m.opens.rows()) {
-    if (m.opens.route(row) !== ROUTE_COMPOSED) continue;
-    const slot = m.opens.slot(row);
-    const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), OUR_FLAGS);
-    const known = fd >= 0 && statDescriptor(m, fd, c.STATX_BASIC_STATS) >= 0;
-    m.composing.adopt(row, fd, known ? m.domains.of(slot, m.scratch) : NO_DOMAIN);
-  }
+  for (const row of m.opens.rows()) m.routes.of(row).adopt(m.opens.slot(row), row);
 }
 
 function reopen(m: Mount, slot: number, flags: number): number {
@@ -257,54 +237,8 @@ function reopen(m: Mount, slot: number, flags: number): number {
   const address = m.nodes.handleAddress(slot);
   let fd = m.calls.openByHandleAt(m.mountFd, address, flags);
   if (fd < 0) fd = m.calls.openByHandleAt(m.mountFd, address, (flags & ~c.O_ACCMODE) | c.O_RDONLY);
-  const row = m.nodes.openRow(slot);
-  if (fd >= 0 && row >= 0 && m.opens.route(row) === ROUTE_COMPOSED) prepareComposed(m, fd, flags);
+  if (fd >= 0 && m.routes.ofNode(slot)?.name === 'composed') prepareDescriptor(m.calls, fd, flags);
   return Math.max(fd, -1);
-}
-
-/** The row of a node that wasn't open: with the mapping's backing id, the file's own, or none. */
-function addRow(m: Mount, slot: number, fd: number, choice: Choice, maps: boolean): number {
-  const row =
-    typeof choice === 'number' ? addBacked(m, slot, fd, choice, maps) : m.opens.add(slot, ROUTE_COMPOSED, maps, 0, -1);
-  if (row < 0) return -1;
-  if (typeof choice !== 'number') m.composing?.opened(row, choice);
-  m.nodes.setOpenRow(slot, row);
-  return row;
-}
-
-function addBacked(m: Mount, slot: number, fd: number, mapping: number, maps: boolean): number {
-  let route: Route = ROUTE_SHARED;
-  let shared = mapping;
-  let backingId = mapping < 0 ? -1 : m.routes.acquire(slot, mapping);
-  if (backingId < 0) {
-    if (mapping >= 0) m.routes.countOwn('backing');
-    shared = -1;
-    const kept = m.backing.take(slot, m.nodes.generation(slot));
-    backingId = kept > 0 ? kept : m.backing.open(fd);
-    route = backingId < 0 ? ROUTE_RELAYED : ROUTE_OWN;
-  }
-  const row = m.opens.add(slot, route, maps, route === ROUTE_RELAYED ? 0 : backingId, shared);
-  if (row < 0) {
-    if (route === ROUTE_SHARED) m.routes.release(shared);
-    else if (route === ROUTE_OWN) m.backing.close(backingId);
-  }
-  return row;
-}
-
-function dropOpen(m: Mount, slot: number, row: number, maps: boolean): void {
-  if (m.opens.dropOpen(row, maps) > 0) return;
-  const route = m.opens.route(row);
-  if (route === ROUTE_SHARED) m.routes.release(m.opens.mapping(row));
-  else if (route === ROUTE_OWN) closeOwn(m, slot, row);
-  else if (route === ROUTE_COMPOSED) m.composing?.closed(row);
-  m.opens.free(row);
-  m.nodes.setOpenRow(slot, -1);
-}
-
-function closeOwn(m: Mount, slot: number, row: number): void {
-  const backingId = m.opens.backingId(row);
-  if (m.opens.keeps(row)) m.backing.keep(slot, m.nodes.generation(slot), backingId);
-  else m.backing.close(backingId);
 }
 
 export function release(m: Mount, r: Request): Outcome {
@@ -316,10 +250,13 @@ export function release(m: Mount, r: Request): Outcome {
   if (fd >= 0) m.calls.close(fd);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
-  // What was written may have replaced the last use of a mapping's extents.
-  if (writes) m.routes.referencesDropped(slot);
+  if (writes) {
+    // What was written may have replaced the last use of a mapping's extents.
+    m.routes.referencesDropped(slot);
+    m.routes.chooser.written(slot, maps);
+  }
   const row = m.nodes.openRow(slot);
-  if (row >= 0) dropOpen(m, slot, row, maps);
+  if (row >= 0) m.routes.release(slot, row, maps);
   // What was written through a map has changed the times, and the kernel has not seen it.
   if (maps) m.invalidateAttributes(r.nodeid);
   return 0;
@@ -339,12 +276,12 @@ export function create(m: Mount, r: Request): Outcome {
   const dirFd = m.descriptors.acquire(parent);
   if (dirFd < 0) return dirFd;
   const path = m.input.address + r.name;
-  const made = (flags & KEPT_FLAGS) | c.O_CREAT | c.O_EXCL | OUR_FLAGS;
+  const made = (flags & KEPT_FLAGS) | c.O_CREAT | c.O_EXCL | OPEN_FLAGS;
   const repeat = m.repeats.isRepeat(r);
   if (!repeat) m.repeats.intend(r, m.scratch, -1);
   let result = asCaller(m, r, umask, () => m.calls.openat(dirFd, path, made, mode));
   if (result === -EEXIST && repeat && wasMade(m, dirFd, path)) {
-    result = m.calls.openat(dirFd, path, (flags & KEPT_FLAGS) | OUR_FLAGS, 0);
+    result = m.calls.openat(dirFd, path, (flags & KEPT_FLAGS) | OPEN_FLAGS, 0);
   }
   if (result === -EEXIST) result = nameTaken(m, dirFd, r.name, (flags & c.O_EXCL) !== 0);
   else if (result >= 0) result = replyCreated(m, parent, result, flags);
@@ -379,8 +316,10 @@ function replyCreated(m: Mount, parent: number, fd: number, flags: number): numb
     m.calls.close(fd);
     return slot;
   }
-  const row = m.nodes.openRow(slot);
-  const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, row, fd, OWN, flags);
+  const writing = accessOf(flags) !== 'reads';
+  if (writing) m.routes.chooser.written(slot, accessOf(flags) === 'maps');
+  const choice = m.routes.chooser.ownForCreated(fd);
+  const opened = openWith(m, PAYLOAD + SIZE_OF_ENTRY, slot, fd, choice, flags);
   if (opened < 0) {
     forgetLookups(m, slot, 1);
     return opened;

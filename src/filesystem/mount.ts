@@ -1,33 +1,19 @@
 /**
  * What all operations of one mount share: the source, the tables, the memory that system calls read and write, and what
  * the mount was asked to do.
- *
- * The scratch memory is laid out once, here: an operation may use all of it, and none of it survives the operation.
  */
 
 import type { Memory } from '../base/memory.ts';
 import type { BackingFiles, SourceCalls } from './calls.ts';
-import type { Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import type { Domains } from './domains.ts';
 import type { Fills } from './fills.ts';
+import type { LiveNames } from './livenames.ts';
 import type { NodeTable } from './nodes.ts';
 import type { OpenTable } from './opens.ts';
 import type { Repeats } from './repeats.ts';
-import type { Routes } from './routes.ts';
-
-export const SCRATCH = {
-  handle: 0, // struct file_handle, 8 + 128 bytes
-  mountId: 144,
-  secondHandle: 152, // another struct file_handle
-  statx: 304, // struct statx, 256 bytes
-  path: 576, // "/proc/self/fd/N"
-  empty: 640, // an empty string
-  dot: 642, // "."
-  times: 648, // two struct timespec
-  small: 680, // arguments of an ioctl, a struct statfs
-  bytes: 4096,
-} as const;
+import type { Routes } from './routes/routes.ts';
+import type { Stat } from './stat.ts';
 
 /** How long the kernel may keep what we told it, in seconds. */
 export interface CachePolicy {
@@ -48,13 +34,15 @@ export interface Mount {
   /** The wall clock, in milliseconds since 1970. */
   readonly now: () => number;
   readonly domains: Domains;
-  /** Absent when no file is to be composed. */
-  readonly composing: Composing | undefined;
+  /** Absent where no file is shared that could be written. */
+  readonly live: LiveNames | undefined;
   /** Requests arrive here; names and data are used in place. */
   readonly input: Memory;
   /** Replies leave from here. */
   readonly output: Memory;
   readonly scratch: Memory;
+  /** The struct statx of the scratch memory that replies are made of. */
+  readonly stat: Stat;
   /** Room for directory entries on their way from the source. */
   readonly entries: Memory;
   readonly cache: CachePolicy;

@@ -20,14 +20,15 @@ import {
   identify,
   internIdentified,
   isHidden,
+  noteName,
   putEntry,
   putNegativeEntry,
   slotOf,
   statNode,
 } from './attributes.ts';
-import { type Mount, SCRATCH } from './mount.ts';
+import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
-import { ROUTE_OWN } from './opens.ts';
+import { SCRATCH } from './scratch.ts';
 
 const RENAME_EXCHANGE = 2;
 
@@ -184,6 +185,7 @@ export function link(m: Mount, r: Request): Outcome {
       handleAt(m, dirFd, path, 0, SCRATCH.handle) >= 0 && m.nodes.find(m.scratch, SCRATCH.handle) === old,
   );
   m.descriptors.release(old, oldFd);
+  if (typeof result === 'number' && result >= 0) noteName(m, old, slotOf(m, r.nodeid), nameBytes(m, r.name));
   return result;
 }
 
@@ -219,8 +221,7 @@ function holdVictim(m: Mount, slot: number): number {
 /** Whether a node is a regular file that isn't open, or is backed by itself: the kernel holds it as a backing file then. */
 function isFileItself(m: Mount, slot: number): boolean {
   if (m.nodes.type(slot) !== c.S_IFREG) return false;
-  const row = m.nodes.openRow(slot);
-  return row < 0 || m.opens.route(row) === ROUTE_OWN;
+  return m.routes.ofNode(slot)?.holdsFile ?? true;
 }
 
 /** `held` is the node if it was pinned for this. One that has another name is found by its handle as before. */
@@ -334,6 +335,10 @@ function moveBetween(
   const result = asCaller(m, r, m.currentUmask, () => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags));
   // An exchange takes no name away.
   settleVictim(m, victim, held, result >= 0 && (flags & RENAME_EXCHANGE) === 0);
+  if (result >= 0 && moving) {
+    const moved = m.nodes.find(m.scratch, secondHandle);
+    if (moved !== NO_NODE) noteName(m, moved, to, nameBytes(m, r.secondName));
+  }
   return result;
 }
 

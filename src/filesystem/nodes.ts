@@ -7,7 +7,7 @@
  *           7      next row of the same bucket, or of the free list, plus one
  *           8..9   lookup count: 2^32 lookups of one directory are a day's work
  *          10      generation: how often this row was given away, so that a node id with it is never used twice
- *          11      state: see the bits below
+ *          11      state: see the bits below; when the file was last open for writing
  *          12      row of the open file table, plus one
  *          13      shared mapping that held this file's bytes when it was looked at, plus one
  *          14      generation of that mapping
@@ -37,8 +37,23 @@ const DOMAIN = 17;
 
 const USED = 1;
 const DETACHED = 2;
+/** The file is written in place while others read it: a database, a disk image, a log, or so it was learned. */
+const LIVE = 4;
 /** The file type, S_IFMT >> 12, in bits 4 to 7. */
 const TYPE_SHIFT = 4;
+/** Readers of the file were left behind when it was opened for writing. */
+const CONTENDED = 0x100;
+/** It was opened in such a way that a map may go on writing to it after its last close. */
+const MAPPED = 0x200;
+/** When it was last open for writing, in ticks plus one, in bits 10 to 31. */
+const WRITTEN_SHIFT = 10;
+const WRITTEN_RANGE = 2 ** 22 - 1;
+const FLAGS = (1 << WRITTEN_SHIFT) - 1;
+/** The flags that a node hands on to the node that takes its place. */
+const INHERITED = LIVE | CONTENDED | MAPPED;
+
+/** The unit in which a node remembers when its file was open for writing. It counts six days, and begins anew. */
+export const WRITTEN_TICK_MS = 125;
 
 export const ROOT = 0;
 export const NO_NODE = -1;
@@ -112,7 +127,7 @@ export class NodeTable {
       this.#set(slot, word, source.view.getUint32(at + word * 4, true));
     this.#journal.setLarge(this.#rows + slot * WORDS + LOOKUPS, 1);
     this.#set(slot, GENERATION, this.#get(slot, GENERATION) + 1);
-    this.#set(slot, STATE, USED | ((mode >>> 12) << TYPE_SHIFT));
+    this.#set(slot, STATE, USED | ((mode >>> 12) << TYPE_SHIFT) | this.#inherited(slot));
     this.#set(slot, OPEN, 0);
     this.#set(slot, VERDICT, 0);
     this.#set(slot, DOMAIN, 0);
@@ -156,6 +171,48 @@ export class NodeTable {
 
   isDetached(slot: number): boolean {
     return (this.#state(slot) & DETACHED) !== 0;
+  }
+
+  /** Whether the file is one that is written in place while others read it, as long as the kernel knows it. */
+  isLive(slot: number): boolean {
+    return (this.#state(slot) & LIVE) !== 0;
+  }
+
+  setLive(slot: number): void {
+    this.#set(slot, STATE, this.#state(slot) | LIVE);
+  }
+
+  /** Whether readers were left behind when the file was last opened for writing. */
+  isContended(slot: number): boolean {
+    return (this.#state(slot) & CONTENDED) !== 0;
+  }
+
+  /** Whether a map may be left through which the file is written, though nobody has it open. */
+  mayBeMapped(slot: number): boolean {
+    return (this.#state(slot) & MAPPED) !== 0;
+  }
+
+  setContended(slot: number, contended: boolean): void {
+    const state = this.#state(slot);
+    this.#set(slot, STATE, contended ? state | CONTENDED : state & ~CONTENDED);
+  }
+
+  setMapped(slot: number, mapped: boolean): void {
+    const state = this.#state(slot);
+    this.#set(slot, STATE, mapped ? state | MAPPED : state & ~MAPPED);
+  }
+
+  /** The file is, or was until now, open for writing. `tick` counts WRITTEN_TICK_MS of a clock that only goes forward. */
+  setWritten(slot: number, tick: number): void {
+    const stamp = ((tick % WRITTEN_RANGE) + 1) << WRITTEN_SHIFT;
+    this.#set(slot, STATE, (this.#state(slot) & FLAGS) | stamp);
+  }
+
+  /** How many ticks ago the file was last open for writing; without end if that isn't known. */
+  ticksSinceWritten(slot: number, tick: number): number {
+    const stamp = this.#state(slot) >>> WRITTEN_SHIFT;
+    if (stamp === 0) return Number.POSITIVE_INFINITY;
+    return ((tick % WRITTEN_RANGE) - (stamp - 1) + WRITTEN_RANGE) % WRITTEN_RANGE;
   }
 
   /** The file type bits of st_mode (S_IFMT). */
@@ -282,6 +339,25 @@ export class NodeTable {
 
   get #bucketCount(): number {
     return this.#number(SPLITS) + 1;
+  }
+
+  /** What a new node has of a detached one of the same file, whose place it takes. */
+  #inherited(slot: number): number {
+    if (this.detachedCount === 0) return 0;
+    const base = this.#rows + slot * WORDS;
+    const wanted = this.#words.subarray(base, base + HANDLE_BYTES / 4);
+    let flags = 0;
+    let stamp = 0;
+    let next = this.#words[this.#bucketOfSlot(slot)] ?? 0;
+    while (next !== 0) {
+      const other = next - 1;
+      if (this.isDetached(other) && this.#sameHandle(other, wanted)) {
+        flags |= this.#state(other) & INHERITED;
+        stamp = Math.max(stamp, this.#state(other) >>> WRITTEN_SHIFT);
+      }
+      next = this.#get(other, NEXT);
+    }
+    return flags | (stamp << WRITTEN_SHIFT);
   }
 
   #state(slot: number): number {

@@ -14,13 +14,7 @@
  */
 
 import type { Journal, WordIndex } from '../base/journal.ts';
-
-/** Where the reads of an open inode go. */
-export const ROUTE_OWN = 1; // passthrough to the file itself
-export const ROUTE_SHARED = 2; // passthrough to a shared mapping's clone
-export const ROUTE_RELAYED = 3; // READ and WRITE come to us: no backing file could be registered
-export const ROUTE_COMPOSED = 4; // READ and WRITE come to us: extents are read from where they are shared
-export type Route = typeof ROUTE_OWN | typeof ROUTE_SHARED | typeof ROUTE_RELAYED | typeof ROUTE_COMPOSED;
+import { ROUTES } from './routes/route.ts';
 
 /** Flags of a handle: the open is for writing; the file can be mapped for writing through it (O_RDWR, mmap(2)); O_SYNC. */
 export const HANDLE_WRITES = 1;
@@ -143,8 +137,8 @@ export class OpenTable {
     return this.#handles.count;
   }
 
-  /** A row with one open, or -1 when the table is full. */
-  add(slot: number, route: Route, maps: boolean, backingId: number, mapping: number): number {
+  /** A row with one open, on a route by its number (`ROUTES`), or -1 when the table is full. */
+  add(slot: number, route: number, maps: boolean, backingId: number, mapping: number): number {
     const row = this.#opens.take();
     if (row < 0) return -1;
     this.#opens.set(row, OPEN.slot, slot + 1);
@@ -295,7 +289,7 @@ export class OpenTable {
       opens++;
       const slot = this.slot(row);
       if (!nodes.has(slot) || nodes.openRow(slot) !== row) return `open file ${row} belongs to no node`;
-      if (this.route(row) < ROUTE_OWN || this.route(row) > ROUTE_COMPOSED) return `open file ${row} has no route`;
+      if (this.route(row) < ROUTES.own || this.route(row) > ROUTES.composed) return `open file ${row} has no route`;
     }
     if (opens !== this.#opens.count) return `${opens} files are open, not ${this.#opens.count}`;
     let handles = 0;

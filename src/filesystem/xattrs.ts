@@ -19,8 +19,9 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { slotOf, statDescriptor } from './attributes.ts';
-import { type Mount, SCRATCH } from './mount.ts';
+import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
+import { SCRATCH } from './scratch.ts';
 
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX, include/uapi/linux/limits.h. */
 const MAX_BYTES = 65_536;

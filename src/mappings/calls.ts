@@ -5,6 +5,7 @@ import type { Address } from '../base/memory.ts';
 export interface StoreCalls {
   openat(dirFd: number, path: Address, flags: number, mode: number): number;
   close(fd: number): number;
+  pread(fd: number, buffer: Address, count: number, offset: number): number;
   unlinkat(dirFd: number, path: Address, flags: number): number;
   mkdirat(dirFd: number, path: Address, mode: number): number;
   getdents64(fd: number, buffer: Address, count: number): number;

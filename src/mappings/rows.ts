@@ -94,6 +94,11 @@ export class MappingRows {
     return this.#journal.getLarge(this.#at(row, INODE));
   }
 
+  /** Of the content that its clone had when it was made. */
+  hash(row: number): number {
+    return this.#journal.getLarge(this.#at(row, HASH));
+  }
+
   generation(row: number): number {
     return this.#get(row, GENERATION);
   }
@@ -172,7 +177,7 @@ export class MappingRows {
 
   /** Makes an idle row unfindable. */
   withdraw(row: number): void {
-    const bucket = this.#bucket(this.#hash(row), this.domain(row));
+    const bucket = this.#bucket(this.hash(row), this.domain(row));
     const after = this.#get(row, NEXT);
     let previous = NONE;
     let found = this.#journal.get(bucket) - 1;
@@ -192,7 +197,7 @@ export class MappingRows {
     let row = this.#journal.get(this.#bucket(hash, domain)) - 1;
     while (row !== NONE) {
       const next = this.#get(row, NEXT) - 1;
-      const fits = this.#hash(row) === hash && this.size(row) === size;
+      const fits = this.hash(row) === hash && this.size(row) === size;
       if (fits && this.domain(row) === domain && this.owner(row) === owner) yield row;
       row = next;
     }
@@ -236,10 +241,6 @@ export class MappingRows {
       idle++;
     }
     return idle === this.idle ? undefined : `${idle} mappings are listed as idle, not ${this.idle}`;
-  }
-
-  #hash(row: number): number {
-    return this.#journal.getLarge(this.#at(row, HASH));
   }
 
   #bucket(hash: number, domain: number): WordIndex {

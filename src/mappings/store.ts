@@ -26,6 +26,8 @@ import type { ExtentReader, RefusalReason } from '../extents/identify.ts';
 import { InlineItem } from '../extents/inlineitem.ts';
 import * as k from './calls.ts';
 import { type Content, contentOf, isSame, ownerOf, type SharedFile } from './content.ts';
+import { HEAD_BYTES, isProgram, type Kind, kindOf } from './kinds.ts';
+import { LiveContents } from './livecontents.ts';
 import { type MappingRows, NONE } from './rows.ts';
 import { NOBODY, Sightings } from './sightings.ts';
 import { Space } from './space.ts';
@@ -43,6 +45,8 @@ export type StoreRefusal =
   | 'too-many-mappings'
   /** The composed route has most of its extents in memory already: a clone would be a second copy of their pages. */
   | 'packed'
+  /** Files of its content are written in place while others read them. */
+  | 'live'
   /** The filesystem made no clone. */
   | 'clone-failed';
 
@@ -83,13 +87,20 @@ export interface StoreOptions {
   readonly monotonicMs: () => number;
 }
 
-/** Room in the scratch memory: a name, then a struct statx or statfs. */
-export const STORE_SCRATCH_BYTES = 1024;
+/** Room in the scratch memory: a name, then a struct statx or statfs, then the first bytes of a file. */
 const NAME_AT = 0;
 const EMPTY_AT = 64;
 const RESULT_AT = 128;
+const HEAD_AT = 1024;
+export const STORE_SCRATCH_BYTES = HEAD_AT + HEAD_BYTES;
 
 const FS_NOCOW_FL = 0x0080_0000;
+
+/**
+ * What a larger file is, is looked at before it is cloned: a clone of many extents takes long to make and to drop. The first bytes of a
+ * smaller one are read from its clone, where its readers will want them.
+ */
+const LARGE_BYTES = 1 << 20;
 
 /** Files of more extents aren't shared whole: reading and comparing their maps would hold the mount up. */
 const MAX_EXTENTS = 16_384;
@@ -112,6 +123,7 @@ export class MappingStore {
   readonly #o: StoreOptions;
   readonly #rows: MappingRows;
   readonly #sightings = new Sightings();
+  readonly #live: LiveContents;
   #making = 0;
   #bytes = 0;
   readonly #space: Space;
@@ -122,6 +134,7 @@ export class MappingStore {
 
   constructor(options: StoreOptions) {
     this.#o = options;
+    this.#live = new LiveContents(options.monotonicMs);
     this.#space = new Space(options, RESULT_AT);
     this.#rows = options.rows;
     for (const row of this.#rows.alive()) this.#bytes += this.#rows.size(row);
@@ -171,6 +184,7 @@ export class MappingStore {
     const content = this.#look(fd, size, inode, 'first');
     if (typeof content === 'string') return content;
     if (content instanceof ExtentMap && content.count === 0) return 'unshared';
+    if (this.#live.has(content.hash(), file.domain)) return 'live';
     if (file.sinceModifiedMs < DIRTY_WINDOW_MS && !this.#o.isClean(fd)) return 'dirty';
     const found = this.#match(content, file, () => this.#look(fd, size, inode, 'exact'));
     if (found !== NONE) {
@@ -188,6 +202,24 @@ export class MappingStore {
       if (composer.indexedBytes(content, file.domain) > size / 2) return 'packed';
     }
     return this.#make(file, content.count);
+  }
+
+  /** Whether a file has the mapping's content now. The caller makes sure that nobody is writing to it. */
+  holds(row: number, { fd, size, inode }: Pick<SharedFile, 'fd' | 'size' | 'inode'>): boolean {
+    const content = this.#look(fd, size, inode, 'exact');
+    return typeof content !== 'string' && isSame(content, this.#contentOf(row));
+  }
+
+  /**
+   * A file of a mapping's content was opened for writing while others read it: other files of the content aren't shared for some
+   * time. Programs are exempt: nobody writes to them in place who doesn't want to crash those who run them.
+   */
+  learnLive(row: number): void {
+    const fd = this.openClone(row);
+    if (fd < 0) return;
+    const head = this.#head(fd);
+    this.#o.calls.close(fd);
+    if (!isProgram(head)) this.#live.learn(this.#rows.hash(row), this.#rows.domain(row));
   }
 
   /** One more inode uses the mapping: its backing id, or a negated errno. */
@@ -331,6 +363,7 @@ export class MappingStore {
       if (calls.ioctl(file.fd, c.FS_IOC_GETFLAGS, scratch.address + RESULT_AT) < 0) return 'clone-failed';
       if ((scratch.view.getUint32(RESULT_AT, true) & FS_NOCOW_FL) !== 0) return 'nocow';
     }
+    if (file.size >= LARGE_BYTES && this.#kindOf(file.fd, file.size) === 'live') return 'live';
     const row = this.#takeRow();
     if (row === NONE) return 'too-many-mappings';
     putString(scratch, NAME_AT, this.#name(row));
@@ -371,6 +404,10 @@ export class MappingStore {
     }
     const size = getU64(view, RESULT_AT + k.STATX.size);
     const inode = getU64(view, RESULT_AT + k.STATX.ino);
+    if (size < LARGE_BYTES && this.#kindOf(clone, size) === 'live') {
+      this.#discard(row, clone);
+      return 'live';
+    }
     const content = this.#look(clone, size, inode, 'exact');
     if (typeof content === 'string') {
       this.#discard(row, clone);
@@ -393,6 +430,17 @@ export class MappingStore {
     this.made++;
     calls.posixFadvise(file.fd, 0, 0, c.POSIX_FADV_DONTNEED);
     return row;
+  }
+
+  #kindOf(fd: number, size: number): Kind {
+    return kindOf(this.#head(fd), size);
+  }
+
+  /** The first bytes of a file, good until the next call. */
+  #head(fd: number): Uint8Array {
+    const { calls, scratch } = this.#o;
+    const got = calls.pread(fd, scratch.address + HEAD_AT, HEAD_BYTES, 0);
+    return scratch.bytes.subarray(HEAD_AT, HEAD_AT + Math.max(0, got));
   }
 
   /** Gives up a clone that was being made. */

@@ -11,6 +11,7 @@ import {
 } from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { putString } from '../base/memory.ts';
+import { Fsetid } from './capabilities.ts';
 import { ioctl, openat, poll, read, write } from './libc.ts';
 import { allocate } from './memory.ts';
 
@@ -65,6 +66,7 @@ export class FuseBackingFiles {
   readonly #map: Memory;
   readonly #words: Uint32Array;
   readonly #latest: number;
+  readonly #fsetid = new Fsetid();
   /** Ids that could not be closed: they are tried again with the next one. */
   #owed: number[] = [];
 
@@ -77,10 +79,16 @@ export class FuseBackingFiles {
     this.#latest = latest;
   }
 
-  open(fd: number): number {
+  /**
+   * What is written to a `guarded` file takes its set-user-ID and set-group-ID away, also where they were set around the mount: the
+   * kernel writes with the credentials that the file was registered with (fs/fuse/backing.c: fuse_backing_open), without
+   * CAP_FSETID here.
+   */
+  open(fd: number, guarded = false): number {
     if (this.count >= this.#limit) return -EMFILE;
     this.#map.view.setInt32(0, fd, true);
-    const id = ioctl(this.#fd, FUSE_DEV_IOC_BACKING_OPEN, this.#map.address);
+    const register = (): number => ioctl(this.#fd, FUSE_DEV_IOC_BACKING_OPEN, this.#map.address);
+    const id = guarded ? this.#fsetid.without(register) : register();
     if (id > 0) {
       this.count++;
       this.#words[this.#latest] = id;

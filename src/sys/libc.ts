@@ -111,6 +111,8 @@ export const munmap = declare('munmap', 'int', ['uintptr_t', 'size_t']);
 export const msync = declare('msync', 'int', ['uintptr_t', 'size_t', 'int']);
 export const mincore = declare('mincore', 'int', ['uintptr_t', 'size_t', 'uintptr_t']);
 export const prctl = declare('prctl', 'int', ['int', 'uint64_t', 'uint64_t', 'uint64_t', 'uint64_t']);
+export const capget = declare('capget', 'int', ['uintptr_t', 'uintptr_t']);
+export const capset = declare('capset', 'int', ['uintptr_t', 'uintptr_t']);
 export const umask = declare('umask', 'int', ['uint']);
 export const socket = declare('socket', 'int', ['int', 'int', 'int']);
 export const sendto = declare('sendto', 'int64_t', ['int', 'uintptr_t', 'size_t', 'int', 'uintptr_t', 'uint']);
@@ -130,6 +132,7 @@ const syscall = declare('syscall', 'int64_t', ['int64_t', 'int64_t', 'int64_t', 
 const SYS_open_tree = 428;
 const SYS_mount_setattr = 442;
 const SYS_cachestat = 451;
+const SYS_faccessat2 = 439;
 const SYS_fchmodat2 = 452;
 
 export function openTree(dirFd: number, path: number, flags: number): number {
@@ -142,6 +145,10 @@ export function mountSetattr(dirFd: number, path: number, flags: number, attr: n
 
 export function cachestat(fd: number, range: number, result: number): number {
   return syscall(SYS_cachestat, fd, range, result, 0, 0);
+}
+
+export function faccessat2(dirFd: number, path: number, mode: number, flags: number): number {
+  return syscall(SYS_faccessat2, dirFd, path, mode, flags, 0);
 }
 
 export function fchmodat2(dirFd: number, path: number, mode: number, flags: number): number {

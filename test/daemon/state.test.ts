@@ -13,7 +13,7 @@ import { memoryAt } from '../../src/base/memory.ts';
 import { parseOptions } from '../../src/daemon/options.ts';
 import { flawOf, makeState, openState, type State } from '../../src/daemon/state.ts';
 import { HANDLE_BYTES } from '../../src/filesystem/handles.ts';
-import { ROUTE_OWN, ROUTE_SHARED } from '../../src/filesystem/opens.ts';
+import { ROUTES } from '../../src/filesystem/routes/route.ts';
 import { close, ftruncate } from '../../src/sys/libc.ts';
 
 const RUNS = Number(process.env['SHAREDEXT_FUZZ_RUNS'] ?? 150);
@@ -36,12 +36,12 @@ function live(): State {
     if (inode % 8 === 1) continue;
     mappings.leaveIdle(mapping);
     mappings.setUsers(mapping, 1);
-    nodes.setOpenRow(slot, opens.add(slot, ROUTE_SHARED, false, inode, mapping));
+    nodes.setOpenRow(slot, opens.add(slot, ROUTES.shared, false, inode, mapping));
     opens.addHandle(5, slot, 1, 0);
   }
   journal.commit();
   nodes.lookUp(handle, 0, 0o100644);
-  opens.add(3, ROUTE_OWN, false, 7, -1);
+  opens.add(3, ROUTES.own, false, 7, -1);
   return state;
 }
 

@@ -25,6 +25,8 @@ export interface Inode {
   refs: number;
   /** The extents that its bytes are in: a write goes to others. */
   extents: number;
+  /** Somebody who isn't known here has it open for writing. */
+  written?: boolean;
   /** Another file has the same extents. */
   shared: boolean;
   /** It is a clone of the store, which nobody may open for writing. */
@@ -175,6 +177,14 @@ export class FakeKernel {
     this.fsuid = 0;
     this.fsgid = 0;
     this.umask = 0o77;
+  }
+
+  /** Whether anybody has a file open for writing, be it the server. */
+  isWritten(inode: Inode): boolean {
+    const writing = [...this.descriptors.values()].some(
+      (open) => open.inode === inode && (open.flags & c.O_PATH) === 0 && (open.flags & c.O_ACCMODE) !== c.O_RDONLY,
+    );
+    return writing || inode.written === true;
   }
 
   /** Another descriptor of the same open file. */

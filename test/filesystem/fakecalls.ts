@@ -1,6 +1,7 @@
 /** The system calls of the fake kernel, each of which may be the one that fails. */
 
 import {
+  EAGAIN,
   EBADF,
   EEXIST,
   EINVAL,
@@ -131,7 +132,10 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
     // Composed files are tested on real mounts.
     preadv2: () => -EOPNOTSUPP,
     pwritev2: () => -EOPNOTSUPP,
-    fcntl: () => -EOPNOTSUPP,
+    fcntl: (fd, command, argument) => {
+      if (command !== c.F_SETLEASE || argument !== c.F_RDLCK) return 0;
+      return onFile(fd, ({ inode }) => (k.isWritten(inode) ? -EAGAIN : 0));
+    },
     posixFadvise: () => 0,
     lseek: call('lseek', (fd: number, offset: number, whence: number) =>
       onFile(fd, (open) => {
@@ -254,6 +258,7 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       if (victim !== undefined) k.unlinked(victim);
       return 0;
     }),
+    faccessat2: () => 0,
     fchmodat2: call('fchmodat2', (dirFd: number, path: number, mode: number) =>
       onInode(dirFd, path, (inode) => {
         inode.mode = (inode.mode & c.S_IFMT) | mode;

@@ -2,7 +2,7 @@
 
 import { ENOENT } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
-import type { SharedMappings } from '../../src/filesystem/routes.ts';
+import type { SharedMappings } from '../../src/filesystem/routes/choose.ts';
 import type { SharedFile } from '../../src/mappings/content.ts';
 import type { FakeBacking, FakeKernel, Inode } from './fake.ts';
 
@@ -17,6 +17,8 @@ interface Row {
 export class FakeMappings implements SharedMappings {
   readonly rows: Row[] = [];
   readonly suspects: number[] = [];
+  /** Mappings whose files were opened for writing while others read them. */
+  readonly learned: number[] = [];
   /** Clones are made later, when `finish` is called. */
   slow = false;
   readonly #kernel: FakeKernel;
@@ -108,6 +110,14 @@ export class FakeMappings implements SharedMappings {
 
   suspect(mapping: number): void {
     this.suspects.push(mapping);
+  }
+
+  holds(mapping: number, file: { readonly fd: number }): boolean {
+    return this.#row(mapping).clone.extents === this.#kernel.inodeOf(file.fd)?.extents;
+  }
+
+  learnLive(mapping: number): void {
+    this.learned.push(mapping);
   }
 
   /** Drops what nobody uses, as the store does when it needs room. */

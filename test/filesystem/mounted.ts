@@ -12,11 +12,14 @@ import { Domains } from '../../src/filesystem/domains.ts';
 import { reopenHandles } from '../../src/filesystem/files.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
 import { Fills } from '../../src/filesystem/fills.ts';
-import { type Mount, SCRATCH } from '../../src/filesystem/mount.ts';
+import { LiveNames } from '../../src/filesystem/livenames.ts';
+import type { Mount } from '../../src/filesystem/mount.ts';
 import { NodeTable, nodeTableWords } from '../../src/filesystem/nodes.ts';
 import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
 import { INTENT_WORDS, Repeats } from '../../src/filesystem/repeats.ts';
-import { Routes } from '../../src/filesystem/routes.ts';
+import { Routes } from '../../src/filesystem/routes/routes.ts';
+import { SCRATCH, SCRATCH_BYTES } from '../../src/filesystem/scratch.ts';
+import { Stat } from '../../src/filesystem/stat.ts';
 import { BackingFiles, KEPT_WORDS } from '../../src/fuse/server/backing.ts';
 import { Progress } from '../../src/fuse/server/progress.ts';
 import { Session, settleInterrupted } from '../../src/fuse/server/session.ts';
@@ -50,6 +53,13 @@ export interface Opened {
   readonly writing: boolean;
 }
 
+export interface MountedOptions {
+  readonly share: boolean;
+  readonly entrySeconds: number;
+  /** How long a writer waits for readers, in milliseconds of the real clock. */
+  readonly patienceMs?: number;
+}
+
 export class Mounted {
   readonly kernel: FakeKernel;
   readonly backing: FakeBacking;
@@ -76,7 +86,7 @@ export class Mounted {
   #unique = 1;
 
   /** With `before`, the server that takes over from it. */
-  constructor(options: { readonly share: boolean; readonly entrySeconds: number }, before?: Mounted) {
+  constructor(options: MountedOptions, before?: Mounted) {
     const kernel = before?.kernel ?? new FakeKernel(new Arena(1 << 20));
     this.kernel = kernel;
     this.backing = before?.backing ?? new FakeBacking(kernel);
@@ -92,7 +102,7 @@ export class Mounted {
       output: arena.allocate(BUFFER),
     };
     const { shared, input, output } = this.outliving;
-    const scratch = arena.allocate(8192);
+    const scratch = arena.allocate(SCRATCH_BYTES);
     scratch.bytes[SCRATCH.dot] = 46;
     const journal = new Journal(shared, PAIRS);
     const progress = new Progress(journal);
@@ -122,9 +132,14 @@ export class Mounted {
       scratch,
       mappings: options.share ? this.mappings : undefined,
       composing: undefined,
+      share: 'all',
+      writable: true,
       settleMs: 1000,
+      patienceMs: options.patienceMs ?? 0,
       now: () => kernel.nowMs,
+      monotonicMs: () => kernel.nowMs,
       invalidateAttributes,
+      onDetached: () => {},
     });
     this.mount = {
       calls,
@@ -134,13 +149,14 @@ export class Mounted {
       opens,
       routes,
       domains,
+      live: options.share ? new LiveNames(['*.told']) : undefined,
       repeats: new Repeats(journal, intent, () => kernel.nowMs),
       now: () => kernel.nowMs,
-      composing: undefined,
       descriptors,
       input,
       output,
       scratch,
+      stat: new Stat(scratch, SCRATCH.statx),
       entries: arena.allocate(4096),
       cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1 },
       fills: new Fills(options.entrySeconds, () => kernel.nowMs),
@@ -197,7 +213,7 @@ export class Mounted {
   }
 
   /** The server was killed: another takes over. */
-  successor(options: { readonly share: boolean; readonly entrySeconds: number }): Mounted {
+  successor(options: MountedOptions): Mounted {
     this.kernel.killAfter = Number.POSITIVE_INFINITY;
     this.kernel.endProcess(new Set(this.held.values()));
     return new Mounted(options, this);
@@ -222,7 +238,16 @@ export class Mounted {
   /** Sends a request; its reply is among the device's replies now or later. Returns its unique id. */
   send(operation: OperationName, nodeid: number, parts: readonly Uint8Array[], uid = 0, gid = 0): number {
     const unique = this.#unique++;
-    this.device.queue.push(request(operation, { unique, nodeid, uid, gid }, ...parts));
+    // Each request comes from a thread of its own.
+    this.device.queue.push(request(operation, { unique, nodeid, uid, gid, pid: unique }, ...parts));
+    this.session.drain();
+    return unique;
+  }
+
+  /** The same, from a thread of this number. */
+  sendAs(pid: number, operation: OperationName, nodeid: number, parts: readonly Uint8Array[]): number {
+    const unique = this.#unique++;
+    this.device.queue.push(request(operation, { unique, nodeid, pid }, ...parts));
     this.session.drain();
     return unique;
   }
@@ -272,7 +297,7 @@ export class Mounted {
   open(nodeid: number, flags: number): Opened {
     const wasDetached = this.mount.nodes.isDetached(nodeid - 1);
     const reply = this.call('OPEN', nodeid, pack(s.fuse_open_in, { flags }));
-    if (reply.error === 0) assert.ok(!wasDetached, 'a detached node was opened');
+    if (reply.error === 0) assert.ok(!wasDetached, 'a detached node was opened by a name');
     return this.opened(reply, nodeid, flags, 0);
   }
 
@@ -367,8 +392,8 @@ export class Mounted {
   }
 }
 
-export function makeMounted(options: { readonly share?: boolean; readonly entrySeconds?: number } = {}): Mounted {
-  return new Mounted({ share: options.share ?? true, entrySeconds: options.entrySeconds ?? 0 });
+export function makeMounted(options: Partial<MountedOptions> = {}): Mounted {
+  return new Mounted({ share: true, entrySeconds: 0, ...options });
 }
 
 export const REGULAR = c.S_IFREG | 0o644;

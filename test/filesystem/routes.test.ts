@@ -10,7 +10,7 @@ import * as s from '../../src/fuse/wire/structs.ts';
 import { names, pack } from '../fuse/device.ts';
 import { type Mounted, makeMounted, REGULAR, withClones } from './mounted.ts';
 
-const reason = (m: Mounted, name: string): number => m.mount.routes.reasons.get(name) ?? 0;
+const reason = (m: Mounted, name: string): number => m.mount.routes.chooser.reasons.get(name) ?? 0;
 
 test('reflinks that are opened for reading have one backing id in common', () => {
   const m = makeMounted();
@@ -68,7 +68,7 @@ test('a shared file that is opened for writing gets a new node of the same inode
     const reader = m.open(old.nodeid, c.O_RDONLY);
     assert.equal(m.isShared(reader), true);
     assert.equal(m.open(old.nodeid, flags).error, -ESTALE);
-    assert.equal(m.mount.routes.broken, 1);
+    assert.equal(m.mount.routes.leaving?.detached, 1);
     assert.ok(m.invalidated.includes(old.nodeid));
     const next = m.lookup('a');
     assert.notEqual(next.nodeid, old.nodeid);
@@ -99,7 +99,7 @@ test('truncating a shared file by path breaks sharing first', () => {
   m.end();
 });
 
-test('a change of mode keeps readers, and the next open looks the file up again', () => {
+test('a change of mode keeps readers, and the file shared', () => {
   const m = makeMounted();
   withClones(m);
   const old = m.lookup('a');
@@ -107,9 +107,9 @@ test('a change of mode keeps readers, and the next open looks the file up again'
   m.settle();
   assert.equal(m.call('SETATTR', old.nodeid, pack(s.fuse_setattr_in, { valid: 1, mode: 0o600 })).error, 0);
   m.settle();
-  assert.equal(m.open(old.nodeid, c.O_RDONLY).error, -ESTALE);
-  const again = m.open(m.lookup('a').nodeid, c.O_RDONLY);
+  const again = m.open(old.nodeid, c.O_RDONLY);
   assert.equal(again.backingId, reader.backingId, 'its bytes are the same, and so is its mapping');
+  assert.equal(m.lookup('a').nodeid, old.nodeid);
   m.end();
 });
 
@@ -355,6 +355,9 @@ test('an open that waited is answered and leaks nothing when the one before it f
   m.kernel.failWith = EIO;
   m.mappings.finish();
   await new Promise(setImmediate);
+  // The second open has decided anew, and waited.
+  m.mappings.finish();
+  await new Promise(setImmediate);
   m.mappings.slow = false;
   const [failed, second] = m.device.take();
   assert.ok(failed !== undefined && second !== undefined);
@@ -397,6 +400,14 @@ test('each name of a file with several leads to the node that may be opened, onc
   const next = m.lookup('a');
   assert.equal(m.lookup('second').nodeid, next.nodeid);
   m.release(m.open(next.nodeid, c.O_RDWR));
+  assert.equal(
+    m.isShared(m.open(next.nodeid, c.O_RDONLY)),
+    false,
+    'a file that was fought for is not shared for a while',
+  );
+  for (const open of [...(m.opens.get(next.nodeid) ?? [])]) m.release(open);
+  for (let i = 0; i < 61; i++) m.settle();
+  m.kept.tidy();
   assert.equal(m.isShared(m.open(next.nodeid, c.O_RDONLY)), true);
   // By the old node, which someone still has: the one behind it must be ready to be written.
   assert.equal(m.open(old.nodeid, c.O_RDWR).error, -ESTALE);
@@ -456,5 +467,143 @@ test('a file that was cloned since it was kept is shared a moment later', () => 
   const opens = ['file', 'clone'].map((name) => m.open(m.lookup(name).nodeid, c.O_RDONLY));
   assert.ok(opens.every((open) => m.isShared(open)));
   for (const open of opens) m.release(open);
+  m.end();
+});
+
+/** An OPEN whose answer may come later; `pid` is the thread that asks. */
+async function openLater(m: Mounted, nodeid: number, flags: number, pid: number): Promise<() => number | undefined> {
+  const unique = m.sendAs(pid, 'OPEN', nodeid, [pack(s.fuse_open_in, { flags })]);
+  await new Promise(setImmediate);
+  return () => m.device.replies.find((reply) => reply.unique === unique)?.error;
+}
+
+test('a writer waits for a reader that closes soon, and whoever comes meanwhile waits behind him', async () => {
+  const m = makeMounted({ patienceMs: 60_000 });
+  withClones(m);
+  const { nodeid } = m.lookup('a');
+  const reader = m.open(nodeid, c.O_RDONLY);
+  const writer = await openLater(m, nodeid, c.O_RDWR, 1);
+  const late = await openLater(m, nodeid, c.O_RDONLY, 2);
+  assert.equal(writer(), undefined, 'the writer waits');
+  assert.equal(late(), undefined, 'a reader that comes later waits, too');
+  m.sendAs(3, 'RELEASE', nodeid, [pack(s.fuse_release_in, { fh: reader.fh })]);
+  await new Promise(setImmediate);
+  assert.equal(writer(), 0);
+  assert.equal(late(), 0);
+  const row = m.mount.nodes.openRow(nodeid - 1);
+  assert.equal(m.mount.routes.of(row).name, 'own');
+  assert.equal(m.mount.routes.leaving?.waited, 1);
+  assert.equal(m.mount.routes.leaving?.detached, 0, 'nobody was left behind');
+});
+
+test('a writer waits no longer than a moment for a reader that stays', async () => {
+  const m = makeMounted({ patienceMs: 1 });
+  withClones(m);
+  const { nodeid } = m.lookup('a');
+  m.open(nodeid, c.O_RDONLY);
+  const writer = await openLater(m, nodeid, c.O_RDWR, 1);
+  while (writer() === undefined) await new Promise((resolve) => setTimeout(resolve, 1));
+  assert.equal(writer(), -ESTALE);
+  assert.equal(m.mount.routes.leaving?.detached, 1);
+  assert.deepEqual(m.mappings.learned, [0], 'what happened is learned of the content');
+  m.device.take();
+  const next = m.lookup('a').nodeid;
+  assert.notEqual(next, nodeid);
+  assert.ok(m.mount.routes.chooser.isLive(next - 1), 'the new node is not shared for a while');
+});
+
+test('what a detached node has open can be opened again by a link to it, and by no name', async () => {
+  const m = makeMounted();
+  withClones(m);
+  const { nodeid } = m.lookup('a');
+  const reader = m.open(nodeid, c.O_RDONLY);
+  assert.equal(m.open(nodeid, c.O_RDWR).error, -ESTALE);
+  // The kernel asks twice, and looks a name up in between (fs/namei.c: do_filp_open); a link of /proc leads to the node again.
+  assert.equal((await openLater(m, nodeid, c.O_RDONLY, 7))(), -ESTALE);
+  assert.equal((await openLater(m, nodeid, c.O_RDONLY, 8))(), -ESTALE, 'another thread');
+  assert.equal((await openLater(m, nodeid, c.O_RDONLY, 7))(), 0);
+  assert.equal((await openLater(m, nodeid, c.O_RDWR, 7))(), -ESTALE);
+  assert.equal((await openLater(m, nodeid, c.O_RDWR, 7))(), -ESTALE, 'never for writing');
+  assert.equal(m.content(reader), 'shared bytes');
+});
+
+test('attributes of a file that changed while it is open on the shared route are those of what its readers can read', () => {
+  const m = makeMounted();
+  const { a } = withClones(m);
+  const old = m.lookup('a');
+  m.open(old.nodeid, c.O_RDONLY);
+  m.kernel.modify(a, Buffer.from('it has become much longer'));
+  const seen = m.call('GETATTR', old.nodeid, pack(s.fuse_getattr_in));
+  assert.equal(s.fuse_attr.size.get(seen.view, s.fuse_attr_out.structBytes), 'shared bytes'.length);
+  const next = m.lookup('a');
+  assert.notEqual(next.nodeid, old.nodeid);
+  assert.equal(next.size, 'it has become much longer'.length);
+});
+
+test('a file that is looked up after it changed gets a new node while its readers keep the old one', () => {
+  const m = makeMounted();
+  const { a } = withClones(m);
+  const old = m.lookup('a');
+  const reader = m.open(old.nodeid, c.O_RDONLY);
+  m.kernel.modify(a, Buffer.from('other bytes!'));
+  const next = m.lookup('a');
+  assert.notEqual(next.nodeid, old.nodeid);
+  assert.equal(m.content(reader), 'shared bytes');
+  m.end();
+});
+
+test('nothing is shared that somebody has open for writing, and nothing that was opened for writing a moment ago', () => {
+  const m = makeMounted();
+  const { a } = withClones(m);
+  const { nodeid } = m.lookup('a');
+  a.written = true;
+  const other = m.open(nodeid, c.O_RDONLY);
+  assert.equal(m.isShared(other), false);
+  assert.equal(reason(m, 'written-elsewhere'), 1);
+  m.release(other);
+  a.written = false;
+  m.release(m.open(nodeid, c.O_WRONLY));
+  const soon = m.open(nodeid, c.O_RDONLY);
+  assert.equal(m.isShared(soon), false);
+  assert.equal(reason(m, 'recent'), 1);
+  m.release(soon);
+  m.settle();
+  const later = m.open(nodeid, c.O_RDONLY);
+  assert.equal(m.isShared(later), true);
+  m.end();
+});
+
+test('a map that may be left of a writer keeps a file from being shared until nobody has it open for writing', () => {
+  const m = makeMounted();
+  const { a } = withClones(m);
+  const { nodeid } = m.lookup('a');
+  const known = m.open(nodeid, c.O_RDONLY);
+  m.release(known);
+  m.release(m.open(nodeid, c.O_RDWR));
+  m.settle();
+  a.written = true;
+  assert.equal(m.isShared(m.open(nodeid, c.O_RDONLY)), false, 'though its ctime is what it was');
+  for (const open of [...(m.opens.get(nodeid) ?? [])]) m.release(open);
+  a.written = false;
+  m.settle();
+  assert.equal(m.isShared(m.open(nodeid, c.O_RDONLY)), true);
+  m.end();
+});
+
+test('logs and files that the mount was told of are live by their names, however they got them', () => {
+  const m = makeMounted();
+  const { a } = withClones(m);
+  for (const name of ['app.log', 'data.told', 'messages']) {
+    m.kernel.reflink(m.root, name, a);
+    m.settle();
+    assert.equal(m.isShared(m.open(m.lookup(name).nodeid, c.O_RDONLY)), false, name);
+  }
+  assert.equal(reason(m, 'live'), 3);
+  const moved = m.lookup('b');
+  assert.equal(m.call('RENAME', 1, pack(s.fuse_rename_in, { newdir: 1 }), names('b', 'b.log')).error, 0);
+  assert.equal(m.isShared(m.open(moved.nodeid, c.O_RDONLY)), false, 'it was renamed');
+  const linked = m.lookup('c');
+  m.entry(m.call('LINK', 1, pack(s.fuse_link_in, { oldnodeid: linked.nodeid }), names('c.log')));
+  assert.equal(m.isShared(m.open(linked.nodeid, c.O_RDONLY)), false, 'it got a second name');
   m.end();
 });

@@ -32,6 +32,7 @@ export interface Head {
   readonly nodeid?: number;
   readonly uid?: number;
   readonly gid?: number;
+  readonly pid?: number;
 }
 
 /** A request of an opcode, with its header. */
@@ -44,7 +45,7 @@ export function message(opcode: number, head: Head, ...parts: readonly Uint8Arra
     nodeid: head.nodeid ?? 1,
     uid: head.uid ?? 0,
     gid: head.gid ?? 0,
-    pid: 4711,
+    pid: head.pid ?? 4711,
   });
   return Buffer.concat([header, body]);
 }

@@ -30,6 +30,8 @@ export interface FakeFile {
   dirty: number;
   nocow: boolean;
   uid: number;
+  /** What it begins with. */
+  head?: string;
   /** The item of an inline file, which has no blocks. */
   item?: string;
 }
@@ -120,6 +122,7 @@ export class FakeStorage {
     clone.blocks = [...source.blocks];
     clone.size = source.size;
     if (source.item !== undefined) clone.item = source.item;
+    if (source.head !== undefined) clone.head = source.head;
     return 0;
   }
 
@@ -142,6 +145,11 @@ export class FakeStorage {
     close: (fd) => {
       if (!this.open.delete(fd)) this.violations.push(`close of ${fd}, which isn't open`);
       return 0;
+    },
+    pread: (fd, buffer, count) => {
+      const head = Buffer.from(this.#of(fd).head ?? '', 'latin1').subarray(0, count);
+      this.arena.memory.bytes.set(head, this.arena.at(buffer));
+      return head.length;
     },
     unlinkat: (_dirFd, path) => {
       const name = this.arena.text(path);

@@ -17,9 +17,9 @@
 import { EMFILE } from '../../base/errno.ts';
 import type { Journal, WordIndex } from '../../base/journal.ts';
 
-/** Registers and closes: an id or a negated errno. */
+/** Registers and closes: an id or a negated errno. Writes to `guarded` files take set-user-ID and set-group-ID away. */
 export interface Registration {
-  open(fd: number): number;
+  open(fd: number, guarded?: boolean): number;
   close(backingId: number): number;
 }
 
@@ -101,7 +101,7 @@ export class BackingFiles {
   #of(table: 0 | 1): KeptBackings {
     const keyOf = (row: number): number => 2 * row + table;
     return {
-      open: (fd) => this.#open(fd),
+      open: (fd, guarded = false) => this.#open(fd, guarded),
       close: (backingId) => this.#registration.close(backingId),
       keep: (row, generation, backingId) => this.#keep(keyOf(row), generation, backingId),
       take: (row, generation) => this.#take(keyOf(row), generation),
@@ -112,11 +112,11 @@ export class BackingFiles {
     };
   }
 
-  #open(fd: number): number {
-    const id = this.#registration.open(fd);
+  #open(fd: number, guarded: boolean): number {
+    const id = this.#registration.open(fd, guarded);
     if (id !== -EMFILE || this.kept === 0) return id;
     this.dropAll();
-    return this.#registration.open(fd);
+    return this.#registration.open(fd, guarded);
   }
 
   #keep(key: number, generation: number, id: number): void {

@@ -3,8 +3,8 @@
  * a handler, and sends exactly one reply for each that wants one.
  *
  * Run to completion: a handler that returns a number has finished, and its reply leaves before the next request is read.
- * A handler that has to wait for a device returns a promise of a function instead; that function runs when the wait is
- * over, again to completion, and fills the reply. So handlers never interleave, and need no locks.
+ * A handler that has to wait for a device or for others returns a promise of a function instead; that function runs when the wait is
+ * over, again to completion, and fills the reply or waits again. So handlers never interleave, and need no locks.
  *
  * Life of a session:  created ──INIT──► ready ──ENODEV (unmounted) or a failure──► over ──nothing waits any more──► ended
  */
@@ -55,8 +55,8 @@ export interface Request {
   end: number;
 }
 
-/** Fills the reply's payload, and returns its length in bytes or a negated errno. */
-export type Finish = () => number;
+/** Goes on when a wait is over: returns what the handler itself would, and may wait again. */
+export type Finish = () => Outcome;
 /** The length of the payload written at `PAYLOAD` of the output memory, or a negated errno; or both later. */
 export type Outcome = number | Promise<Finish>;
 export type Handlers = {
@@ -293,6 +293,11 @@ export class Session {
       return;
     }
     this.waiting++;
+    this.#await(operation, uniqueLow, uniqueHigh, outcome);
+  }
+
+  /** Answers a request when what it waits for is over. */
+  #await(operation: OperationName, uniqueLow: number, uniqueHigh: number, outcome: Promise<Finish>): void {
     this.#options.progress.journal.commit();
     outcome
       .catch((error: unknown) => {
@@ -300,13 +305,17 @@ export class Session {
         return () => result;
       })
       .then((finish) => {
-        this.waiting--;
-        let result: number;
+        let result: Outcome;
         try {
           result = finish();
         } catch (error) {
           result = this.#bug(operation, error);
         }
+        if (typeof result !== 'number') {
+          this.#await(operation, uniqueLow, uniqueHigh, result);
+          return;
+        }
+        this.waiting--;
         this.#finish(operation, uniqueLow, uniqueHigh, result);
         if (this.#over && this.waiting === 0) this.#resolveEnded(this.#overWhy);
       });

@@ -8,22 +8,25 @@
  * Invariants: 1. What was written through the mount since the file was opened is read from the file. 2. When a file takes the
  * route no page of it is dirty and nobody has it open for writing: a map of the file's own pages, left from the own route,
  * would dirty them unseen. 3. When a change of the file around the mount is noticed, at its next open at the latest, all
- * of it is read from the file until it is closed.
+ * of it is read from the file until it is closed. It is noticed by the file's times, which are compared before each change through
+ * the mount as well, since that moves them.
  */
 
-import { END, FIRST_LINEAR } from '../base/intervalmap.ts';
-import * as c from '../base/linux.ts';
-import type { Memory } from '../base/memory.ts';
-import { RowTable } from '../extents/extentmap.ts';
-import { PRIVATE, type RangeReader } from '../extents/ranges.ts';
-import { statx } from '../fuse/wire/structs.ts';
-import type { ComposedFile, Composer } from '../mappings/composed.ts';
-import type { Packs } from '../mappings/packs.ts';
-import { noPages, type Residency } from '../pagecache/residency.ts';
+import { END, FIRST_LINEAR } from '../../base/intervalmap.ts';
+import * as c from '../../base/linux.ts';
+import type { Memory } from '../../base/memory.ts';
+import { RowTable } from '../../extents/extentmap.ts';
+import { PRIVATE, type RangeReader } from '../../extents/ranges.ts';
+import type { ComposedFile, Composer } from '../../mappings/composed.ts';
+import type { Packs } from '../../mappings/packs.ts';
+import { noPages, type Residency } from '../../pagecache/residency.ts';
+import type { SourceCalls } from '../calls.ts';
+import { NO_DOMAIN } from '../domains.ts';
+import { SCRATCH } from '../scratch.ts';
+import { Stat } from '../stat.ts';
 import type { Buffers } from './buffers.ts';
-import type { SourceCalls } from './calls.ts';
-import { NO_DOMAIN } from './domains.ts';
-import { SCRATCH } from './mount.ts';
+import { isWrittenElsewhere } from './lease.ts';
+import { type Change, NO_CHANGE } from './route.ts';
 
 /** Why a large file doesn't take the composed route. */
 export type ComposedRefusal =
@@ -44,11 +47,10 @@ export interface ComposedOpen {
   file: ComposedFile;
   /** What `file` is to be replaced by, while the file's dirty pages are being written after a takeover. */
   fresh: ComposedFile | undefined;
-  /** What the file was when it was last looked at; `timesKnown` is false since it was changed through the mount. */
+  /** What the file was when it was last looked at, which is after each change through the mount; NaN where that failed. */
   size: number;
   readonly times: Float64Array;
-  timesKnown: boolean;
-  /** Changes of it that are on their way, on other threads. */
+  /** Changes of it that are on their way. */
   changing: number;
   checkedMs: number;
   /** Where the last read of its own pages ended, which had to wait: for readahead. */
@@ -104,9 +106,11 @@ export class Composing {
   readonly #o: ComposingOptions;
   readonly #open = new Map<number, ComposedOpen>();
   readonly #counts = noPages();
+  readonly #stat: Stat;
 
   constructor(options: ComposingOptions, iovec: Memory) {
     this.#o = options;
+    this.#stat = new Stat(options.scratch, SCRATCH.look);
     this.buffers = options.buffers;
     this.composer = options.composer;
     this.packs = options.packs;
@@ -144,8 +148,15 @@ export class Composing {
     return this.#open.get(row);
   }
 
-  opened(row: number, open: ComposedOpen): void {
+  /** A file takes the route. */
+  admit(row: number, open: ComposedOpen): void {
     this.#open.set(row, open);
+  }
+
+  /** A row's file was opened once more, through `fd`. */
+  opened(row: number, fd: number): void {
+    const open = this.#open.get(row);
+    if (open !== undefined) this.lookAgain(open, fd, true);
   }
 
   closed(row: number): void {
@@ -162,15 +173,14 @@ export class Composing {
    * anew, but for what was written meanwhile. `fd` is open for reading and taken over; negative where that failed.
    */
   adopt(row: number, fd: number, domain: number): void {
-    const { calls, composer, scratch } = this.#o;
+    const { calls, composer } = this.#o;
     const open = this.#unknown();
     if (fd >= 0) this.#readTimes(open, fd);
-    open.timesKnown = false;
     composer.ownAll(open.file);
     this.#open.set(row, open);
     if (fd >= 0 && domain === NO_DOMAIN) calls.close(fd);
     if (fd < 0 || domain === NO_DOMAIN) return;
-    const fresh = composer.create(open.size, statx.ino.get(scratch.view, SCRATCH.statx), true, domain);
+    const fresh = composer.create(open.size, this.#stat.inode, true, domain);
     open.fresh = fresh;
     void calls.fdatasync.later(fd).then((synced) => {
       calls.close(fd);
@@ -202,33 +212,41 @@ export class Composing {
   }
 
   /**
-   * Looks whether the file was changed around the mount, if it is time to; with `now`, in any case. Our own changes, which are
-   * told by `changes` and `changed`, aren't told from others' that come at the same time.
+   * Looks whether the file was changed around the mount, if it is time to; with `now`, in any case. While a change through the mount
+   * is on its way nothing can be told: the times move by it.
    */
   lookAgain(open: ComposedOpen, fd: number, now: boolean): void {
-    const { monotonicMs, composer } = this.#o;
-    const ms = monotonicMs();
+    const ms = this.#o.monotonicMs();
     if (open.changing > 0 || (!now && ms - open.checkedMs < LOOK_INTERVAL_MS)) return;
     open.checkedMs = ms;
-    const known = open.timesKnown;
-    const same = this.#readTimes(open, fd);
-    if (!known || same) return;
-    this.resets++;
-    open.fresh = undefined;
-    composer.ownAll(open.file);
+    this.#compare(open, fd);
   }
 
-  /** The bytes from..to of an open file are about to be changed through the mount, until `changed`. */
-  changes(open: ComposedOpen, from: number, to: number): void {
+  /**
+   * The bytes from..to of a row's file are about to be changed through the mount, by means of `fd` or another descriptor. The times
+   * are compared before, so that a change around the mount isn't hidden by ours, and read after.
+   */
+  change(row: number, fd: number, from: number, to: number): Change {
+    const open = this.#open.get(row);
+    if (open === undefined) return NO_CHANGE;
+    if (open.changing === 0) this.#compare(open, fd);
     this.#o.composer.own(open.file, from, to);
     if (open.fresh !== undefined) this.#o.composer.own(open.fresh, from, to);
-    open.timesKnown = false;
     open.changing++;
+    return {
+      done: () => {
+        open.changing--;
+        if (open.changing === 0) this.#readTimes(open, fd);
+      },
+    };
   }
 
-  changed(open: ComposedOpen): void {
-    open.timesKnown = false;
-    open.changing--;
+  /** All of a file that isn't what it was is read from the file itself. */
+  #compare(open: ComposedOpen, fd: number): void {
+    if (this.#readTimes(open, fd)) return;
+    this.resets++;
+    open.fresh = undefined;
+    this.#o.composer.ownAll(open.file);
   }
 
   /** Makes room on the disk: gives up what no open file uses, else all of it. Returns whether there was anything. */
@@ -248,8 +266,8 @@ export class Composing {
     const { calls, filesystem, scratch, isRealtime, composer } = this.#o;
     const open = this.#unknown();
     this.#readTimes(open, fd);
-    if (!open.timesKnown || open.size > Number.MAX_SAFE_INTEGER) return 'changing';
-    const inode = statx.ino.get(scratch.view, SCRATCH.statx);
+    if (!(open.size <= Number.MAX_SAFE_INTEGER)) return 'changing';
+    const { inode } = this.#stat;
     if (filesystem === 'btrfs') {
       if (calls.ioctl(fd, c.FS_IOC_GETFLAGS, scratch.address + SCRATCH.small) < 0) return 'nocow';
       if ((scratch.view.getUint32(SCRATCH.small, true) & FS_NOCOW_FL) !== 0) return 'nocow';
@@ -257,7 +275,7 @@ export class Composing {
       return 'realtime';
     }
     if (!this.#isShared(fd, open.size, inode, whole)) return 'unshared';
-    if (this.#isWrittenElsewhere(fd)) return 'written-elsewhere';
+    if (isWrittenElsewhere(calls, fd)) return 'written-elsewhere';
     const counts = this.#counts;
     if (this.#o.residency.count(fd, counts) < 0 || this.#dirtyPages > 0) return 'dirty';
     return { ...open, file: composer.create(open.size, inode, counts.cached > 0, domain) };
@@ -268,9 +286,8 @@ export class Composing {
     return {
       file: this.#o.composer.create(0, 0, false, 0),
       fresh: undefined,
-      size: 0,
+      size: Number.NaN,
       times: new Float64Array(4),
-      timesKnown: false,
       changing: 0,
       checkedMs: this.#o.monotonicMs(),
       ownReadEnd: -1,
@@ -300,17 +317,6 @@ export class Composing {
     return found >= wanted && diverged;
   }
 
-  /**
-   * Whether anybody has the file open for writing, be it the kernel for a map that is left of a closed file: then no read lease
-   * can be had of it (fcntl(2), F_SETLEASE; fs/locks.c: check_conflicting_open).
-   */
-  #isWrittenElsewhere(fd: number): boolean {
-    const { calls } = this.#o;
-    if (calls.fcntl(fd, c.F_SETLEASE, c.F_RDLCK) < 0) return true;
-    calls.fcntl(fd, c.F_SETLEASE, c.F_UNLCK);
-    return false;
-  }
-
   /** Dirty pages of the last candidate, and those being written. */
   get #dirtyPages(): number {
     return this.#counts.dirty + this.#counts.writeback;
@@ -318,29 +324,23 @@ export class Composing {
 
   /** Reads size and times of the file; returns whether they are what they were. */
   #readTimes(open: ComposedOpen, fd: number): boolean {
-    const { calls, scratch } = this.#o;
-    const at = SCRATCH.statx;
-    const { address, view } = scratch;
-    const read = calls.statx(fd, address + SCRATCH.empty, c.AT_EMPTY_PATH, c.STATX_BASIC_STATS, address + at);
-    if (read < 0) return false;
+    const stat = this.#stat;
+    if (stat.read(this.#o.calls, fd) < 0) {
+      open.size = Number.NaN;
+      return false;
+    }
     const { times } = open;
-    const size = statx.size.get(view, at);
-    const mtime = statx.mtime.get(view, at);
-    const mtimensec = statx.mtimensec.get(view, at);
-    const ctime = statx.ctime.get(view, at);
-    const ctimensec = statx.ctimensec.get(view, at);
     const same =
-      open.size === size &&
-      times[0] === mtime &&
-      times[1] === mtimensec &&
-      times[2] === ctime &&
-      times[3] === ctimensec;
-    open.size = size;
-    times[0] = mtime;
-    times[1] = mtimensec;
-    times[2] = ctime;
-    times[3] = ctimensec;
-    open.timesKnown = true;
+      open.size === stat.size &&
+      times[0] === stat.mtime &&
+      times[1] === stat.mtimensec &&
+      times[2] === stat.ctime &&
+      times[3] === stat.ctimensec;
+    open.size = stat.size;
+    times[0] = stat.mtime;
+    times[1] = stat.mtimensec;
+    times[2] = stat.ctime;
+    times[3] = stat.ctimensec;
     return same;
   }
 }

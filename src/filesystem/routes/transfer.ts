@@ -3,8 +3,8 @@
  * pages, and for a success when it writes those of a map: so one call that does less than it is asked for must not end either.
  */
 
-import type { Address } from '../base/memory.ts';
-import type { SourceCalls } from './calls.ts';
+import type { Address } from '../../base/memory.ts';
+import type { SourceCalls } from '../calls.ts';
 
 /** Returns the number of bytes up to the end of the file, `size` at most, or a negated errno. */
 export function readAll(calls: SourceCalls, fd: number, to: Address, size: number, at: number): number {

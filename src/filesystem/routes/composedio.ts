@@ -4,17 +4,19 @@
  * read on another thread, and the loop goes on meanwhile.
  */
 
-import { EAGAIN, EIO, ENOSPC, EOPNOTSUPP } from '../base/errno.ts';
-import * as c from '../base/linux.ts';
-import type { Address, Memory } from '../base/memory.ts';
-import { setU64 } from '../base/struct.ts';
-import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
-import { fuse_read_in, fuse_write_in, fuse_write_out } from '../fuse/wire/structs.ts';
-import { isPosition, UNKNOWN, ZERO_BLOCKS } from '../mappings/composed.ts';
-import { clearSetIds } from './attributes.ts';
+import { EAGAIN, EBADF, EIO, ENOSPC, EOPNOTSUPP } from '../../base/errno.ts';
+import * as c from '../../base/linux.ts';
+import type { Address, Memory } from '../../base/memory.ts';
+import { setU64 } from '../../base/struct.ts';
+import { type Finish, type Outcome, PAYLOAD, type Request } from '../../fuse/server/session.ts';
+import { FUSE_WRITE_CACHE } from '../../fuse/wire/constants.ts';
+import { fuse_read_in, fuse_write_in, fuse_write_out } from '../../fuse/wire/structs.ts';
+import { isPosition, UNKNOWN, ZERO_BLOCKS } from '../../mappings/composed.ts';
+import { losePrivileges } from '../attributes.ts';
+import type { Mount } from '../mount.ts';
+import { HANDLE_SYNCS } from '../opens.ts';
 import type { ComposedOpen, Composing } from './composing.ts';
-import type { Mount } from './mount.ts';
+import type { Change } from './route.ts';
 import { writeAll } from './transfer.ts';
 
 /** Columns of a request's pieces. */
@@ -67,7 +69,9 @@ function cut(composing: Composing, open: ComposedOpen, fd: number, from: number,
   }
 }
 
-export function readComposed(m: Mount, r: Request, composing: Composing, open: ComposedOpen, fd: number): Outcome {
+export function readComposed(m: Mount, r: Request, composing: Composing, row: number, fd: number): Outcome {
+  const open = composing.of(row);
+  if (open === undefined) return -EBADF;
   const { view } = m.input;
   const from = fuse_read_in.offset.get(view, r.at);
   const size = Math.min(fuse_read_in.size.get(view, r.at), m.output.bytes.length - PAYLOAD);
@@ -226,57 +230,63 @@ function readAhead(m: Mount, composing: Composing, open: ComposedOpen, fd: numbe
   open.ownReadEnd = end;
 }
 
-/** Writes to the file itself. `waits` says that the descriptor's writes reach the device before they are done (O_SYNC). */
-export function writeComposed(
-  m: Mount,
-  r: Request,
-  composing: Composing,
-  open: ComposedOpen,
-  fd: number,
-  waits: boolean,
-): Outcome {
+/** Writes to the file itself. */
+export function writeComposed(m: Mount, r: Request, composing: Composing, row: number, fd: number): Outcome {
   const { view, address } = m.input;
   const size = fuse_write_in.size.get(view, r.at);
   if (r.data + size > r.end) return -EIO;
   const writeFlags = fuse_write_in.write_flags.get(view, r.at);
-  if ((writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0) {
-    const cleared = clearSetIds(m, r, fd);
-    if (cleared < 0) return cleared;
-  }
+  const lost = losePrivileges(m, r, fd, writeFlags);
+  if (lost < 0) return lost;
   let at = fuse_write_in.offset.get(view, r.at);
   const ofMap = (writeFlags & FUSE_WRITE_CACHE) !== 0;
   // The kernel says where the end is by the size that it knows; pages of a map have their place.
   const appends = (fuse_write_in.flags.get(view, r.at) & c.O_APPEND) !== 0 && !ofMap;
   if (appends) at = m.calls.lseek(fd, 0, c.SEEK_END);
   if (at < 0) return at;
-  if (appends) at = m.opens.appendAt(m.nodes.openRow(r.nodeid - 1), r.uniqueLow, r.uniqueHigh, at);
-  composing.changes(open, at, at + size);
+  if (appends) at = m.opens.appendAt(row, r.uniqueLow, r.uniqueHigh, at);
+  const change = composing.change(row, fd, at, at + size);
+  // Writes through a descriptor that syncs reach the device before they are done.
+  const waits = (m.opens.handleFlags(fuse_write_in.fh.get(view, r.at)) & HANDLE_SYNCS) !== 0;
   let written = 0;
   if (!waits) {
     setU64(composing.iovec.view, 0, address + r.data);
     setU64(composing.iovec.view, 8, size);
     const result = m.calls.pwritev2(fd, composing.iovec.address, 1, at, c.RWF_NOWAIT);
     if (result < 0 && !wouldWait(result) && result !== -ENOSPC) {
-      composing.changed(open);
+      change.done();
       return result;
     }
     written = Math.max(0, result);
   }
-  if (written === size) {
-    composing.changed(open);
-    return putWritten(m, size);
-  }
+  if (written < size) return writeSlowly(m, r, composing, change, fd, at, written, ofMap);
+  change.done();
+  return putWritten(m, size);
+}
+
+/** Writes what is left of a request, which has to wait, on another thread. */
+function writeSlowly(
+  m: Mount,
+  r: Request,
+  composing: Composing,
+  change: Change,
+  fd: number,
+  at: number,
+  written: number,
+  ofMap: boolean,
+): Outcome {
   composing.slowWrites++;
+  const size = fuse_write_in.size.get(m.input.view, r.at);
   const left = size - written;
   const buffer = composing.buffers.take(left);
   if (buffer === undefined) {
-    const result = writeAll(m.calls, fd, address + r.data + written, left, at + written, ofMap);
-    composing.changed(open);
+    const result = writeAll(m.calls, fd, m.input.address + r.data + written, left, at + written, ofMap);
+    change.done();
     return answer(m, written, result, ofMap);
   }
   buffer.bytes.set(m.input.bytes.subarray(r.data + written, r.data + size));
   return writeRest(m, composing, fd, buffer, left, at + written, ofMap).then((result): Finish => {
-    composing.changed(open);
+    change.done();
     composing.buffers.give(buffer);
     return () => answer(m, written, result, ofMap);
   });

@@ -3,7 +3,7 @@
  * when they are first needed: who gets none does its work at once, on the loop.
  */
 
-import type { Memory } from '../base/memory.ts';
+import type { Memory } from '../../base/memory.ts';
 
 const SMALL_BYTES = 16_384;
 const SMALL_COUNT = 256;

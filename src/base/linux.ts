@@ -91,6 +91,7 @@ export const F_RDLCK = 0;
 export const F_UNLCK = 2;
 export const F_SETFL = 4;
 export const F_SETLEASE = 1024;
+export const F_DUPFD_CLOEXEC = 1030;
 
 export const MNT_DETACH = 2;
 export const MFD_CLOEXEC = 1;

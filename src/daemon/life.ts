@@ -85,6 +85,7 @@ export async function live(given: LifeOptions): Promise<number> {
   process.chdir('/');
   keeper.ready(served.facts);
   const watch = onReadable(given.keeperFd, () => {
+    if (keeper.listen()) return;
     watch.close();
     log(
       'warning',
@@ -102,16 +103,22 @@ export async function live(given: LifeOptions): Promise<number> {
   return why === undefined ? 0 : 1;
 }
 
-/** Ends this process in favour of another, which gets what isn't answered. */
+/**
+ * Ends this process in favour of another, which gets what isn't answered. A supervisor that doesn't take what it is to hold is
+ * stopped, and could start no other: it is waited for as long as that takes.
+ */
 async function replace(server: Server, control: ControlSocket | undefined, keeper: Keeper): Promise<void> {
+  while (keeper.waiting > 0) await pause();
   server.stop();
   const deadline = performance.now() + REPLACED_MS;
-  while (server.session.waiting > 0 && performance.now() < deadline) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
+  while (keeper.waiting > 0 || (server.session.waiting > 0 && performance.now() < deadline)) await pause();
   control?.close();
   keeper.restart();
   process.exit(0);
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, POLL_MS));
 }
 
 async function unmount(server: Server, log: Log): Promise<void> {

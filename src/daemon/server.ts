@@ -77,7 +77,7 @@ export interface Server {
   /** How often another server has taken the mount over. */
   readonly takeovers: number;
   readonly journal: Pick<Journal, 'largest' | 'limit'>;
-  readonly keeper: Pick<Keeper, 'unkept'>;
+  readonly keeper: Pick<Keeper, 'unkept' | 'waiting'>;
   readonly idle: Pick<IdleProcessors, 'awake' | 'times'>;
   /** Stops serving, without an end of the mount: what isn't answered comes to the next server. */
   stop(): void;
@@ -190,7 +190,10 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     registered.adopt(new Set([...used, ...backing.ids()]));
     // An id in it may have been closed by a step that was taken back.
     backing.dropAll();
-    for (const [name, fd] of keeper.held) mount.descriptors.adopt(name, fd);
+    mount.descriptors.adopt(keeper.held, mount.scratch, () => state.journal.commit());
+    const { lost, refused } = mount.descriptors;
+    if (lost > 0) given.log('warning', 'takeover', `${lost} removed files and directories in use are lost: ESTALE`);
+    if (refused > 0) given.log('notice', 'takeover', `${refused} descriptors of the server before were of no use`);
     reopenHandles(mount);
     state.journal.commit();
     session.takeUp(allocate('a notice', NOTICE_BYTES));

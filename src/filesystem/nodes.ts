@@ -37,6 +37,8 @@ const DOMAIN = 17;
 
 const USED = 1;
 const DETACHED = 2;
+/** A descriptor keeps it alive, and a copy is handed over to later servers. */
+const PINNED = 4;
 /** The file type, S_IFMT >> 12, in bits 4 to 7. */
 const TYPE_SHIFT = 4;
 
@@ -156,6 +158,17 @@ export class NodeTable {
 
   isDetached(slot: number): boolean {
     return (this.#state(slot) & DETACHED) !== 0;
+  }
+
+  /** Whether a server keeps the node alive by a descriptor of which later servers get a copy. */
+  isPinned(slot: number): boolean {
+    return (this.#state(slot) & PINNED) !== 0;
+  }
+
+  /** For a node that is in use, or was until this step. */
+  setPinned(slot: number, pinned: boolean): void {
+    const state = this.#state(slot);
+    if ((state & USED) !== 0) this.#set(slot, STATE, pinned ? state | PINNED : state & ~PINNED);
   }
 
   /** The file type bits of st_mode (S_IFMT). */

@@ -161,3 +161,8 @@ export interface Readiness {
 export function onReadable(fd: number, callback: () => void): Readiness {
   return koffi.node.poll(fd, { readable: true, disconnect: true }, callback);
 }
+
+/** The same for room to write. */
+export function onWritable(fd: number, callback: () => void): Readiness {
+  return koffi.node.poll(fd, { writable: true, disconnect: true }, callback);
+}

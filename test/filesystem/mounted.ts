@@ -163,15 +163,16 @@ export class Mounted {
       },
     });
     if (before === undefined) kernel.nowMs += 10_000;
-    else this.#takeOver(before);
+    else this.#takeOver(before, journal);
   }
 
   /** What `daemon/server.ts` does when it takes over. */
-  #takeOver(before: Mounted): void {
+  #takeOver(before: Mounted, journal: Journal): void {
     const { kernel, mount } = this;
     this.#unique = before.#unique;
-    for (const [name, fd] of before.held) mount.descriptors.adopt(name, fd);
-    for (const [name, fd] of before.held) if (kernel.descriptors.has(fd)) this.held.set(name, kernel.duplicate(fd));
+    const given = new Map([...before.held].map(([name, fd]) => [name, kernel.duplicate(fd)]));
+    for (const [name, fd] of before.held) this.held.set(name, fd);
+    mount.descriptors.adopt(given, mount.scratch, () => journal.commit());
     const used = new Set([...mount.opens.rows()].map((row) => mount.opens.backingId(row)));
     for (const id of this.kept.ids()) used.add(id);
     for (const id of this.backing.ids.keys()) if (!used.has(id)) this.backing.close(id);

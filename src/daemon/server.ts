@@ -91,6 +91,8 @@ const UNLIMITED_SECONDS = 2 ** 31;
 const RESIDENCY_BYTES = 4096;
 /** How often the store gets to tidy up. */
 const TIDY_INTERVAL_MS = 50;
+/** A mistake in that mustn't have one server after the other replaced: after any, the next ones begin so much later. */
+const TIDY_AFTER_BUG_MS = 10_000;
 
 function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
   const seconds = {
@@ -190,13 +192,14 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     registered.adopt(new Set([...used, ...backing.ids()]));
     // An id in it may have been closed by a step that was taken back.
     backing.dropAll();
-    mount.descriptors.adopt(keeper.held, mount.scratch, () => state.journal.commit());
-    const { lost, refused } = mount.descriptors;
-    if (lost > 0) given.log('warning', 'takeover', `${lost} removed files and directories in use are lost: ESTALE`);
-    if (refused > 0) given.log('notice', 'takeover', `${refused} descriptors of the server before were of no use`);
+    const commit = (): void => state.journal.commit();
+    mount.descriptors.adopt(keeper.held, mount.scratch, commit);
     reopenHandles(mount);
     state.journal.commit();
     session.takeUp(allocate('a notice', NOTICE_BYTES));
+    mount.descriptors.countLost(commit);
+    const { lost } = mount.descriptors;
+    if (lost > 0) given.log('warning', 'takeover', `${lost} removed files and directories in use are lost: ESTALE`);
   }
 
   const readiness = sys.onReadable(device.fd, () => {
@@ -217,11 +220,14 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const ignore = (): void => {};
   process.on('SIGIO', ignore);
   undo.push(() => process.off('SIGIO', ignore));
+  const tidyFrom = session.bugs > 0 ? performance.now() + TIDY_AFTER_BUG_MS : 0;
   const tidying = setInterval(() => {
     spin?.tick();
-    mount.descriptors.expire(Date.now());
-    tidy(shared, mount.composing, backing);
-    state.journal.commit();
+    if (performance.now() < tidyFrom) return;
+    session.step('tidying', () => {
+      mount.descriptors.expire(Date.now());
+      tidy(shared, mount.composing, backing);
+    });
   }, TIDY_INTERVAL_MS);
   undo.push(() => clearInterval(tidying));
   const ended = session.ended.then((why) => {
@@ -274,7 +280,7 @@ function tidy(shared: Sharing | undefined, composing: Composing | undefined, bac
   backing.tidy();
   if (shared === undefined) return;
   shared.mappings.tidy();
-  if (backing.kept > 0 && shared.mappings.isSpaceLow()) backing.dropAll();
+  if (backing.kept > 0 && shared.mappings.isSpaceLow()) backing.dropSome();
   if (composing === undefined) return;
   composing.packs.tidy();
   if (composing.packs.packs > 0 && shared.mappings.isSpaceLow()) composing.makeRoom();
@@ -339,6 +345,7 @@ function assemble(
     routes,
     domains: state.domains,
     repeats: new Repeats(state.journal, state.intent, Date.now),
+    progress: state.progress,
     now: Date.now,
     composing,
     descriptors,
@@ -364,9 +371,9 @@ function assemble(
     handlers: filesystem(mount),
     progress: state.progress,
     ...(spin && { spin }),
-    onBug: (operation, error) => {
-      const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-      given.log('error', 'request', `${operation} failed: ${what}`);
+    onBug: (what, error) => {
+      const how = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      given.log('error', 'request', `${what} failed: ${how}`);
     },
     ...(given.observer && { observer: given.observer }),
   });

@@ -157,6 +157,10 @@ export class NodeDescriptors {
       }
       commit();
     }
+  }
+
+  /** Counts what an earlier server had pinned and that is lost, once the requests that it had begun to deal with are dealt with. */
+  countLost(commit: () => void): void {
     for (const slot of this.#nodes.slots()) {
       if (!this.#nodes.isPinned(slot) || this.#pinned.has(slot)) continue;
       this.lost++;

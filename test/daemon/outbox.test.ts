@@ -232,6 +232,7 @@ class World {
     this.journal.rollback();
     const given = new Map([...this.held].map(([name, fd]) => [name, this.kernel.duplicate(fd)]));
     this.descriptors.adopt(given, this.#scratch, () => this.journal.commit());
+    this.descriptors.countLost(() => this.journal.commit());
     this.lost += this.descriptors.lost;
     this.check();
   }

@@ -135,6 +135,7 @@ export class Mounted {
       routes,
       domains,
       repeats: new Repeats(journal, intent, () => kernel.nowMs),
+      progress,
       now: () => kernel.nowMs,
       composing: undefined,
       descriptors,
@@ -182,6 +183,7 @@ export class Mounted {
     for (const [nodeid, opens] of before.opens) this.opens.set(nodeid, opens);
     for (const [nodeid, ino] of before.inodeNumbers) this.inodeNumbers.set(nodeid, ino);
     this.session.takeUp(kernel.arena.allocate(64));
+    mount.descriptors.countLost(() => journal.commit());
     // The message that asks for what wasn't answered.
     this.device.replies.pop();
   }

@@ -34,8 +34,12 @@ export const ENOTEMPTY = 39;
 export const ELOOP = 40;
 export const ENODATA = 61;
 export const EOVERFLOW = 75;
+export const EMSGSIZE = 90;
 export const EOPNOTSUPP = 95;
+export const ECONNRESET = 104;
+export const ENOBUFS = 105;
 export const ENOTCONN = 107;
+export const ETOOMANYREFS = 109;
 export const ESTALE = 116;
 export const EDQUOT = 122;
 

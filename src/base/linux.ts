@@ -76,6 +76,7 @@ export const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
 
 export const BTRFS_SUPER_MAGIC = 0x9123683e;
 export const XFS_SUPER_MAGIC = 0x58465342;
+export const FUSE_SUPER_MAGIC = 0x65735546;
 
 export const PROT_READ = 1;
 export const PROT_WRITE = 2;
@@ -94,6 +95,7 @@ export const F_RDLCK = 0;
 export const F_UNLCK = 2;
 export const F_SETFL = 4;
 export const F_SETLEASE = 1024;
+export const F_DUPFD_CLOEXEC = 1030;
 
 export const MNT_DETACH = 2;
 export const MS_RDONLY = 1;

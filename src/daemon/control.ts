@@ -22,7 +22,10 @@ export interface ControlSocket {
   close(): void;
 }
 
-function answerTo(line: string, commands: Commands): unknown {
+/** Told of a command that threw. */
+type OnBug = (command: string, error: unknown) => void;
+
+function answerTo(line: string, commands: Commands, onBug: OnBug): unknown {
   let request: unknown;
   try {
     request = JSON.parse(line);
@@ -34,11 +37,16 @@ function answerTo(line: string, commands: Commands): unknown {
   if (typeof name !== 'string' || !known.includes(name)) {
     return { error: `Cannot run the command: known are ${known.join(', ')}` };
   }
-  return commands[name]?.();
+  try {
+    return commands[name]?.();
+  } catch (error) {
+    onBug(name, error);
+    return { error: `Cannot run the command "${name}": a mistake of sharedext, see its log` };
+  }
 }
 
 /** Answers one request per turn of the event loop, so that the mount goes on being served, and no faster than is read. */
-function serveClient(client: Socket, commands: Commands): void {
+function serveClient(client: Socket, commands: Commands, onBug: OnBug): void {
   let pending = '';
   let ended = false;
   let answering = false;
@@ -54,7 +62,7 @@ function serveClient(client: Socket, commands: Commands): void {
     }
     const line = pending.slice(0, end);
     pending = pending.slice(end + 1);
-    const taken = line.trim() === '' || client.write(`${JSON.stringify(answerTo(line, commands))}\n`);
+    const taken = line.trim() === '' || client.write(`${JSON.stringify(answerTo(line, commands, onBug))}\n`);
     if (taken) setImmediate(next);
     else client.once('drain', next);
   };
@@ -74,7 +82,7 @@ function serveClient(client: Socket, commands: Commands): void {
 }
 
 /** Listens on the socket of the mount with this minor device number. Rejects when it can't be made. */
-export async function openControlSocket(minor: number, commands: Commands): Promise<ControlSocket> {
+export async function openControlSocket(minor: number, commands: Commands, onBug: OnBug): Promise<ControlSocket> {
   makeRuntimeDirectory();
   const path = socketPath(minor);
   // A daemon that was killed leaves its socket, and the kernel gives minors again.
@@ -83,7 +91,7 @@ export async function openControlSocket(minor: number, commands: Commands): Prom
   const server = createServer({ allowHalfOpen: true }, (client) => {
     clients.add(client);
     client.on('close', () => clients.delete(client));
-    serveClient(client, commands);
+    serveClient(client, commands, onBug);
   });
   server.maxConnections = MAX_CLIENTS;
   await new Promise<void>((resolve, reject) => {

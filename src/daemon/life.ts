@@ -33,6 +33,11 @@ export interface LifeOptions {
 const PATIENCE_MS = 1000;
 /** How long a server that is to be replaced waits for what it has on other threads. */
 const REPLACED_MS = 2000;
+/**
+ * A server that has made a mistake is replaced no sooner than this after its start. Who can bring a mistake about on purpose makes
+ * the mount stand still for as long, as often as he likes; he must not keep the machine busy with starting servers as well.
+ */
+const BROKEN_MS = 1000;
 const POLL_MS = 5;
 
 /** Runs from the mount to its end, and returns the exit status of the process. */
@@ -85,12 +90,18 @@ export async function live(given: LifeOptions): Promise<number> {
   process.chdir('/');
   keeper.ready(served.facts);
   const watch = onReadable(given.keeperFd, () => {
+    if (keeper.listen()) return;
     watch.close();
     log(
       'warning',
       'takeover',
       `The supervisor of ${served.mountpoint} is gone: the mount is served on, and ends if this process does`,
     );
+  });
+  void served.session.broken.then(async () => {
+    log('warning', 'takeover', `The server of ${served.mountpoint} has made a mistake: another takes over`);
+    while (Date.now() - startedMs < BROKEN_MS) await pause();
+    await replace(served, control, keeper);
   });
   // A signal may have come before there was anything to unmount.
   if (signals > 0) void unmount(served, log);
@@ -102,16 +113,27 @@ export async function live(given: LifeOptions): Promise<number> {
   return why === undefined ? 0 : 1;
 }
 
-/** Ends this process in favour of another, which gets what isn't answered. */
+/**
+ * Ends this process in favour of another, which gets what isn't answered. A supervisor that doesn't take what it is to hold is
+ * stopped, and could start no other: it is waited for as long as that takes.
+ */
 async function replace(server: Server, control: ControlSocket | undefined, keeper: Keeper): Promise<void> {
+  while (keeper.waiting > 0 && !server.session.over) await pause();
   server.stop();
   const deadline = performance.now() + REPLACED_MS;
-  while (server.session.waiting > 0 && performance.now() < deadline) {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
+  while (keeper.waiting > 0 || (answers(server) && performance.now() < deadline)) await pause();
   control?.close();
   keeper.restart();
   process.exit(0);
+}
+
+/** Whether requests that wait for a device will be answered. */
+function answers({ session }: Server): boolean {
+  return session.waiting > 0 && !session.over;
+}
+
+function pause(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, POLL_MS));
 }
 
 async function unmount(server: Server, log: Log): Promise<void> {
@@ -135,7 +157,11 @@ async function unmount(server: Server, log: Log): Promise<void> {
 /** A mount without a control socket is a good mount that `status` can't ask; it says so. */
 async function openControl(server: Server, commands: Commands, log: Log): Promise<ControlSocket | undefined> {
   try {
-    return await openControlSocket(server.facts.minor, commands);
+    return await openControlSocket(server.facts.minor, commands, (command, error) =>
+      server.session.step(`the command "${command}"`, () => {
+        throw error;
+      }),
+    );
   } catch (error) {
     log(
       'error',

@@ -83,7 +83,7 @@ export interface Server {
   /** How often another server has taken the mount over. */
   readonly takeovers: number;
   readonly journal: Pick<Journal, 'largest' | 'limit'>;
-  readonly keeper: Pick<Keeper, 'unkept'>;
+  readonly keeper: Pick<Keeper, 'unkept' | 'waiting'>;
   readonly idle: Pick<IdleProcessors, 'awake' | 'times'>;
   /** Stops serving, without an end of the mount: what isn't answered comes to the next server. */
   stop(): void;
@@ -97,6 +97,8 @@ const UNLIMITED_SECONDS = 2 ** 31;
 const RESIDENCY_BYTES = 4096;
 /** How often the store gets to tidy up. */
 const TIDY_INTERVAL_MS = 50;
+/** A mistake in that mustn't have one server after the other replaced: after any, the next ones begin so much later. */
+const TIDY_AFTER_BUG_MS = 10_000;
 
 function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
   const seconds = {
@@ -201,10 +203,14 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     registered.adopt(new Set([...used, ...backing.ids()]));
     // An id in it may have been closed by a step that was taken back.
     backing.dropAll();
-    for (const [name, fd] of keeper.held) mount.descriptors.adopt(name, fd);
+    const commit = (): void => state.journal.commit();
+    mount.descriptors.adopt(keeper.held, mount.scratch, commit);
     reopenHandles(mount);
     state.journal.commit();
     session.takeUp(allocate('a notice', NOTICE_BYTES));
+    mount.descriptors.countLost(commit);
+    const { lost } = mount.descriptors;
+    if (lost > 0) given.log('warning', 'takeover', `${lost} removed files and directories in use are lost: ESTALE`);
   }
 
   const readiness = sys.onReadable(device.fd, () => {
@@ -221,11 +227,14 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const ready = await session.ready;
   if (!ready.ok) throw new UserError(`Cannot serve ${mountpoint}: ${ready.why}`);
 
+  const tidyFrom = session.bugs > 0 ? performance.now() + TIDY_AFTER_BUG_MS : 0;
   const tidying = setInterval(() => {
     spin?.tick();
-    mount.descriptors.expire(Date.now());
-    tidy(shared, server.composing, backing);
-    state.journal.commit();
+    if (performance.now() < tidyFrom) return;
+    session.step('tidying', () => {
+      mount.descriptors.expire(Date.now());
+      tidy(shared, server.composing, backing);
+    });
   }, TIDY_INTERVAL_MS);
   undo.push(() => clearInterval(tidying));
   const ended = session.ended.then((why) => {
@@ -278,7 +287,7 @@ function tidy(shared: Sharing | undefined, composing: Composing | undefined, bac
   backing.tidy();
   if (shared === undefined) return;
   shared.mappings.tidy();
-  if (backing.kept > 0 && shared.mappings.isSpaceLow()) backing.dropAll();
+  if (backing.kept > 0 && shared.mappings.isSpaceLow()) backing.dropSome();
   if (composing === undefined) return;
   composing.packs.tidy();
   if (composing.packs.packs > 0 && shared.mappings.isSpaceLow()) composing.makeRoom();
@@ -340,7 +349,10 @@ function assemble(
     now: Date.now,
     monotonicMs,
     invalidateAttributes: invalidate,
-    onDetached: (_, fd) => detached.tell(fd),
+    onDetached: (slot, fd, mode) => {
+      detached.tell(fd);
+      given.keeper.wake(slot + 1, nodes.generation(slot), mode & 0o7777);
+    },
   });
   const mount: Mount = {
     calls: sys,
@@ -352,6 +364,7 @@ function assemble(
     domains: state.domains,
     live: shared !== undefined && writable ? new LiveNames(options.live) : undefined,
     repeats: new Repeats(state.journal, state.intent, Date.now),
+    progress: state.progress,
     now: Date.now,
     descriptors,
     input,
@@ -377,9 +390,9 @@ function assemble(
     handlers: filesystem(mount),
     progress: state.progress,
     ...(spin && { spin }),
-    onBug: (operation, error) => {
-      const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-      given.log('error', 'request', `${operation} failed: ${what}`);
+    onBug: (what, error) => {
+      const how = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      given.log('error', 'request', `${what} failed: ${how}`);
     },
     ...(given.observer && { observer: given.observer }),
   });

@@ -120,7 +120,7 @@ export function openSharing(
       }),
   });
   if (adopted) {
-    mappings.adopt();
+    mappings.adopt(() => state.journal.commit());
     // Packs were known to the server before alone.
     const known = mappings;
     void removeNames(

@@ -22,7 +22,7 @@ import { allocateShared, mapShared, sharedBytes } from '../sys/memory.ts';
 import type { MountOptions } from './options.ts';
 
 /** Changes with every change of the layout or of what the words mean. */
-export const STATE_VERSION = 3;
+export const STATE_VERSION = 4;
 const MAGIC = 0x5e7ed387;
 
 /** The most words that one request changes: a READDIRPLUS of 1 MiB is some 7,000 new nodes of some 20 words each. */

@@ -1,6 +1,6 @@
 /** What a running server says of itself. docs/status.md describes each field; the number of the schema changes with it. */
 
-import { readdirSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { ROUTES } from '../filesystem/routes/route.ts';
 import { operationOf } from '../fuse/wire/operations.ts';
 import type { Server } from './server.ts';
@@ -78,7 +78,11 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     descriptors: {
       handles: opens.descriptors,
       pinned: descriptors.pinnedCount,
-      process: readdirSync('/proc/self/fd').length,
+      waiting: server.keeper.waiting,
+      lost: descriptors.lost,
+      refused: descriptors.refused,
+      // Needs no descriptor itself (Linux 6.2).
+      process: statSync('/proc/self/fd').size,
     },
     backing: { count: registered.count - backing.kept, kept: backing.kept, limit: options.maxBacking },
     mappings: mappingsOf(server),

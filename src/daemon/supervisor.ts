@@ -10,13 +10,15 @@
  */
 
 import { spawn } from 'node:child_process';
-import { errnoText, UserError } from '../base/errno.ts';
+import { EAGAIN, ECONNRESET, errnoText, UserError } from '../base/errno.ts';
 import { MNT_DETACH } from '../base/linux.ts';
 import { close, onReadable, umount2 } from '../sys/libc.ts';
 import { notifyServiceManager } from '../sys/notify.ts';
 import { MessageSocket, messageMemory, messageSockets } from '../sys/rights.ts';
 import { type Facts, isFacts, KEEPER_FD, KEEPER_VARIABLE, splitMessage } from './keeping.ts';
 import type { Log } from './log.ts';
+import { Outbox } from './outbox.ts';
+import { Watches } from './watches.ts';
 
 /** A server that lived no longer than this after it had been ready, or never was, died early. */
 const EARLY_MS = 100;
@@ -47,6 +49,7 @@ class Supervisor {
   readonly #o: SupervisorOptions;
   readonly #held = new Map<string, number>();
   #facts: Facts | undefined;
+  #watches: Watches | undefined;
   #pid = 0;
   readonly #memory = messageMemory();
   #readyMs = 0;
@@ -127,27 +130,36 @@ class Supervisor {
     });
     close(theirs);
     this.#pid = child.pid ?? 0;
-    for (const [name, fd] of this.#held) socket.send(`keep ${name}`, fd, true);
-    socket.send(`go ${JSON.stringify(this.#facts ?? null)}`, -1, true);
+    // A server that is stopped, or dead, takes nothing: it mustn't be waited for.
+    const outbox = new Outbox(socket);
+    for (const [name, fd] of this.#held) outbox.keep(name, fd);
+    outbox.say(`go ${JSON.stringify(this.#facts ?? null)}`);
     const readiness = onReadable(ours, () => {
-      if (!this.#listen(socket)) readiness.close();
+      if (!this.#listen(socket, outbox)) readiness.close();
     });
     const { how, code } = await end;
     this.#pid = 0;
-    this.#listen(socket);
+    this.#listen(socket, outbox);
+    outbox.clear();
     readiness.close();
     close(ours);
     return { kind: this.#said, how, code, livedMs: performance.now() - this.#readyMs };
   }
 
   /** Takes what the server has said; returns whether it may say more. */
-  #listen(socket: MessageSocket): boolean {
+  #listen(socket: MessageSocket, outbox: Outbox): boolean {
     for (;;) {
       const message = socket.receive(false);
-      if (typeof message === 'number') return message < 0;
+      // Told once, before what is still there to be read: the server died without having read all that it was told (unix(7)).
+      if (message === -ECONNRESET) continue;
+      if (typeof message === 'number') return message === -EAGAIN;
       const [word, rest] = splitMessage(message.text);
-      if (word === 'keep' || word === 'drop') this.#hold(rest, message.fd);
+      if (word === 'keep') {
+        this.#hold(rest, message.fd);
+        if (message.fd < 0) outbox.say(`unkept ${rest}`);
+      } else if (word === 'drop') for (const name of rest.split(' ')) this.#hold(name, -1);
       else if (word === 'ready') this.#ready(JSON.parse(rest));
+      else if (word === 'wake') this.#wake(rest);
       else if (word === 'over' || word === 'restart') this.#said = word;
       else if (word === 'failed') {
         this.#said = word;
@@ -164,8 +176,14 @@ class Supervisor {
     else this.#held.delete(name);
   }
 
+  #wake(node: string): void {
+    const [nodeid = 0, generation = 0, mode = 0] = node.split(' ').map(Number);
+    void this.#watches?.wake(nodeid, generation, mode);
+  }
+
   #ready(facts: unknown): void {
     if (!isFacts(facts)) return;
+    this.#watches ??= new Watches(facts.mountpoint, facts.minor);
     this.#readyMs = performance.now();
     const first = this.#facts === undefined;
     this.#facts = facts;

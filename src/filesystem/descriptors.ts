@@ -4,7 +4,8 @@
  * that nothing else keeps alive: directories removed while the kernel still knows them, unlinked special files, unlinked
  * files that are open on a shared mapping, detached nodes, and btrfs placeholders, which can't be opened by handle at all.
  * The latter are pinned until the kernel forgets them; a copy of each is
- * held elsewhere, so that they outlive this process.
+ * held elsewhere, so that they outlive this process, under the name of the node: its slot and generation. What a later server gets
+ * under such a name is used only if it is the node's inode. A node that has lost its descriptor has lost its inode: ESTALE.
  *
  * A file that loses its last name while it may be on its way from a lookup to an open, or is known by an O_PATH descriptor
  * only, is pinned briefly: without a copy, since the kernel forgets nearly all of them with the next request, and for a
@@ -13,19 +14,22 @@
  */
 
 import { EMFILE } from '../base/errno.ts';
-import { O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFDIR } from '../base/linux.ts';
+import { AT_EMPTY_PATH, O_CLOEXEC, O_NOFOLLOW, O_PATH, S_IFDIR } from '../base/linux.ts';
+import type { Memory } from '../base/memory.ts';
 import type { SourceCalls } from './calls.ts';
+import { F_HANDLE_BYTES, HANDLE_BYTES, isSameInode } from './handles.ts';
 import type { NodeTable } from './nodes.ts';
+import { SCRATCH } from './scratch.ts';
 
 const CACHED_DIRECTORIES = 512;
 
-/** Who holds copies of descriptors for a later server. */
+/** Who holds copies of descriptors for a later server. What is to be kept stays open until it is dropped. */
 export interface Holder {
   keep(name: string, fd: number): void;
   drop(name: string): void;
 }
 
-const PIN = 'pin-';
+const PIN = /^pin-(\d+)-(\d+)$/;
 
 /** How long, in milliseconds, and how many files at a time are pinned briefly. */
 const BRIEF_MS = 60_000;
@@ -41,6 +45,10 @@ export class NodeDescriptors {
   readonly #pinned = new Map<number, number>();
   /** When what is pinned briefly was pinned, the oldest first. */
   readonly #brief = new Map<number, number>();
+  /** Pins of an earlier server that were of no use: their node is gone, or another inode by now. */
+  refused = 0;
+  /** Nodes that an earlier server had pinned and whose descriptor wasn't handed over. */
+  lost = 0;
   /** The directory acquired last, and the descriptor evicted last: an operation uses two directories at the most. */
   #latest = -1;
   #evicted = -1;
@@ -98,7 +106,8 @@ export class NodeDescriptors {
       return;
     }
     this.#pinned.set(slot, fd);
-    this.#holder.keep(`${PIN}${slot}`, fd);
+    this.#nodes.setPinned(slot, true);
+    this.#holder.keep(this.#name(slot), fd);
   }
 
   /** Keeps a file alive that nobody has open, by a descriptor that is taken over, until it is forgotten, or for a minute. */
@@ -123,20 +132,41 @@ export class NodeDescriptors {
     const pinned = this.#pinned.get(slot);
     if (pinned === undefined) return;
     this.#pinned.delete(slot);
+    if (!this.#brief.delete(slot)) {
+      this.#nodes.setPinned(slot, false);
+      this.#holder.drop(this.#name(slot));
+    }
     this.#calls.close(pinned);
-    if (!this.#brief.delete(slot)) this.#holder.drop(`${PIN}${slot}`);
   }
 
-  /** Takes over what an earlier server pinned, if the name is that of a pin; what it is of no use to is closed. */
-  adopt(name: string, fd: number): void {
-    if (!name.startsWith(PIN)) return;
-    const slot = Number(name.slice(PIN.length));
-    if (this.#nodes.has(slot)) {
-      this.#pinned.set(slot, fd);
-      return;
+  /**
+   * Takes over what an earlier server pinned, of all that it has handed over by names. What is of no use is closed and dropped.
+   * Each is a step of its own, which `commit` ends: there may be more than a step can change.
+   */
+  adopt(held: ReadonlyMap<string, number>, scratch: Memory, commit: () => void): void {
+    for (const [name, fd] of held) {
+      const [, slot, generation] = PIN.exec(name) ?? [];
+      if (slot === undefined) continue;
+      if (this.#isOf(Number(slot), Number(generation), fd, scratch)) {
+        this.#pinned.set(Number(slot), fd);
+        this.#nodes.setPinned(Number(slot), true);
+      } else {
+        this.refused++;
+        this.#holder.drop(name);
+        this.#calls.close(fd);
+      }
+      commit();
     }
-    this.#calls.close(fd);
-    this.#holder.drop(name);
+  }
+
+  /** Counts what an earlier server had pinned and that is lost, once the requests that it had begun to deal with are dealt with. */
+  countLost(commit: () => void): void {
+    for (const slot of this.#nodes.slots()) {
+      if (!this.#nodes.isPinned(slot) || this.#pinned.has(slot)) continue;
+      this.lost++;
+      this.#nodes.setPinned(slot, false);
+      commit();
+    }
   }
 
   /** The kernel has forgotten the node. */
@@ -151,9 +181,29 @@ export class NodeDescriptors {
     this.#dropCached();
     if (this.#evicted >= 0) this.#calls.close(this.#evicted);
     this.#evicted = -1;
-    for (const fd of this.#pinned.values()) this.#calls.close(fd);
+    for (const [slot, fd] of this.#pinned) {
+      if (!this.#brief.has(slot)) this.#holder.drop(this.#name(slot));
+      this.#calls.close(fd);
+    }
     this.#pinned.clear();
     this.#brief.clear();
+  }
+
+  /** What a node's copy is held under: no other node ever has the same. */
+  #name(slot: number): string {
+    return `pin-${slot}-${this.#nodes.generation(slot)}`;
+  }
+
+  /** Whether a descriptor is one of this node's inode. */
+  #isOf(slot: number, generation: number, fd: number, scratch: Memory): boolean {
+    if (!this.#nodes.has(slot) || this.#nodes.generation(slot) !== generation) return false;
+    const { bytes, view, address } = scratch;
+    const at = SCRATCH.handle;
+    bytes.fill(0, at, at + HANDLE_BYTES);
+    view.setUint32(at, F_HANDLE_BYTES, true);
+    const empty = address + SCRATCH.empty;
+    if (this.#calls.nameToHandleAt(fd, empty, address + at, address + SCRATCH.mountId, AT_EMPTY_PATH) < 0) return false;
+    return isSameInode(this.#nodes.memory, this.#nodes.handleOffset(slot), scratch, at);
   }
 
   #open(slot: number): number {

@@ -7,6 +7,7 @@
  *            type 0x01   8 bytes: inode u32, generation u32                     (include/linux/exportfs.h)
  */
 
+import type { Memory } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 
 /** Bytes of the longest handle with its header (handle_bytes u32, handle_type i32). */
@@ -63,6 +64,21 @@ export function writePlaceholder(view: DataView, at: number, parentInode: number
   view.setUint32(at + F_HANDLE, parentInode >>> 0, true);
   view.setUint32(at + F_HANDLE + 4, hash >>> 0, true);
   view.setUint32(at + F_HANDLE + 16, Math.floor(parentInode / 0x1_0000_0000) ^ name.length, true);
+}
+
+/**
+ * Whether a node's handle, at `at` of `ours`, names the inode of a handle that the kernel gave. A placeholder's has its parent and
+ * name instead: of it the number and the subvolume are compared. Only placeholders have that number (btrfs files begin with 256).
+ */
+export function isSameInode(ours: Memory, at: number, given: Memory, givenAt: number): boolean {
+  if (handleType(ours.view, at) === FILEID_PLACEHOLDER) {
+    const inode = handleInode(given.view, givenAt);
+    return inode === PLACEHOLDER_INODE && handleSubvolume(given.view, givenAt) === handleSubvolume(ours.view, at);
+  }
+  for (let byte = 0; byte < HANDLE_BYTES; byte += 4) {
+    if (ours.view.getUint32(at + byte, true) !== given.view.getUint32(givenAt + byte, true)) return false;
+  }
+  return true;
 }
 
 const SUBVOLUME_SHIFT = 2 ** 40;

@@ -4,6 +4,7 @@
  */
 
 import type { Memory } from '../base/memory.ts';
+import type { Progress } from '../fuse/server/progress.ts';
 import type { BackingFiles, SourceCalls } from './calls.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import type { Domains } from './domains.ts';
@@ -31,6 +32,8 @@ export interface Mount {
   readonly opens: OpenTable;
   readonly routes: Routes;
   readonly repeats: Repeats;
+  /** How far the request that is being served has come, where it takes several steps. */
+  readonly progress: Pick<Progress, 'parts' | 'partsDone'>;
   /** The wall clock, in milliseconds since 1970. */
   readonly now: () => number;
   readonly domains: Domains;

@@ -37,22 +37,24 @@ const DOMAIN = 17;
 
 const USED = 1;
 const DETACHED = 2;
-/** The file is written in place while others read it: a database, a disk image, a log, or so it was learned. */
-const LIVE = 4;
+/** A descriptor keeps it alive, and a copy is handed over to later servers. */
+const PINNED = 4;
 /** The file type, S_IFMT >> 12, in bits 4 to 7. */
 const TYPE_SHIFT = 4;
 /** Readers of the file were left behind when it was opened for writing. */
 const CONTENDED = 0x100;
 /** It was opened in such a way that a map may go on writing to it after its last close. */
 const MAPPED = 0x200;
-/** When it was last open for writing, in ticks plus one, in bits 10 to 31. */
-const WRITTEN_SHIFT = 10;
-const WRITTEN_RANGE = 2 ** 22 - 1;
+/** It is written in place while others read it: a database, a disk image, a log, or so it was learned. */
+const LIVE = 0x400;
+/** When it was last open for writing, in ticks plus one, in bits 11 to 31. */
+const WRITTEN_SHIFT = 11;
+const WRITTEN_RANGE = 2 ** 21 - 1;
 const FLAGS = (1 << WRITTEN_SHIFT) - 1;
 /** The flags that a node hands on to the node that takes its place. */
 const INHERITED = LIVE | CONTENDED | MAPPED;
 
-/** The unit in which a node remembers when its file was open for writing. It counts six days, and begins anew. */
+/** The unit in which a node remembers when its file was open for writing. It counts three days, and begins anew. */
 export const WRITTEN_TICK_MS = 125;
 
 export const ROOT = 0;
@@ -213,6 +215,17 @@ export class NodeTable {
     const stamp = this.#state(slot) >>> WRITTEN_SHIFT;
     if (stamp === 0) return Number.POSITIVE_INFINITY;
     return ((tick % WRITTEN_RANGE) - (stamp - 1) + WRITTEN_RANGE) % WRITTEN_RANGE;
+  }
+
+  /** Whether a server keeps the node alive by a descriptor of which later servers get a copy. */
+  isPinned(slot: number): boolean {
+    return (this.#state(slot) & PINNED) !== 0;
+  }
+
+  /** For a node that is in use, or was until this step. */
+  setPinned(slot: number, pinned: boolean): void {
+    const state = this.#state(slot);
+    if ((state & USED) !== 0) this.#set(slot, STATE, pinned ? state | PINNED : state & ~PINNED);
   }
 
   /** The file type bits of st_mode (S_IFMT). */

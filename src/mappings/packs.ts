@@ -31,6 +31,8 @@ const MAX_PACK_EXTENTS = 8192;
 /** An idle pack of which so large a part is nobody else's is buried. */
 const WASTE = 0.25;
 const MAX_IDLE_MS = 600_000;
+/** Idle packs that are buried at a time when room is needed: with each, an index of up to 262,144 rows is gone through. */
+const BURIED_AT_ONCE = 8;
 /** Extents looked at per step of the search for waste, steps at a time after a deletion, and the rest after a whole search. */
 const STEP_EXTENTS = 32;
 const BUSY_STEPS = 2;
@@ -242,10 +244,11 @@ export class Packs {
     for (let step = 0; step < steps && this.packs > 0; step++) this.#search();
   }
 
-  /** Buries every pack that no open file uses; returns how many. */
+  /** Buries some packs that no open file uses, a few at a time; returns how many. */
   dropIdle(): number {
     let count = 0;
     for (const target of this.#targets.values()) {
+      if (count === BURIED_AT_ONCE) break;
       if (target.clone >= 0 || target.users > 0 || target.dead) continue;
       this.#bury(target);
       count++;

@@ -1,5 +1,6 @@
 /** Free space of the filesystem that holds the store, against the floor under which clones must go. */
 
+import { EDQUOT, ENOSPC } from '../base/errno.ts';
 import type { Memory } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import * as k from './calls.ts';
@@ -7,6 +8,11 @@ import * as k from './calls.ts';
 /** How often free space is looked at, at the most, and how many such intervals ahead. */
 const INTERVAL_MS = 40;
 const FORESIGHT = 2;
+
+/** Whether a call failed for want of room: the filesystem's, or a quota's. */
+export function hasNoRoom(result: number): boolean {
+  return result === -ENOSPC || result === -EDQUOT;
+}
 
 export interface SpaceOptions {
   readonly calls: Pick<k.StoreCalls, 'fstatfs'>;

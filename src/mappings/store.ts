@@ -17,7 +17,7 @@
  * the kernel itself refuses a writable open of a clone.
  */
 
-import { EDQUOT, EINVAL, ENOSPC } from '../base/errno.ts';
+import { EINVAL } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
@@ -30,7 +30,7 @@ import { HEAD_BYTES, isProgram, type Kind, kindOf } from './kinds.ts';
 import { LiveContents } from './livecontents.ts';
 import { type MappingRows, NONE } from './rows.ts';
 import { NOBODY, Sightings } from './sightings.ts';
-import { Space } from './space.ts';
+import { hasNoRoom, Space } from './space.ts';
 
 /** Why a file isn't shared, beside what its extents say. */
 export type StoreRefusal =
@@ -113,6 +113,9 @@ const SUSPECT_DELAYS_MS = [20, 100, 400, 2000, 10_000] as const;
 /** Mappings looked at per step of a pass that a deletion asked for, and of one that nothing asked for. */
 const BUSY_STEP = 64;
 const IDLE_STEP = 4;
+/** Idle mappings dropped at a time when a clone has no room, and how often it is tried again. */
+const ROOM_STEP = 8;
+const ROOM_TRIES = 4;
 
 export class MappingStore {
   made = 0;
@@ -131,6 +134,8 @@ export class MappingStore {
   /** Rows still to be looked at in the pass that a deletion asked for. */
   #passLeft = 0;
   #cursor = 0;
+  /** Idle mappings that are still to be dropped since a clone had no room. */
+  #excess = 0;
 
   constructor(options: StoreOptions) {
     this.#o = options;
@@ -276,13 +281,10 @@ export class MappingStore {
     const before = this.dropped;
     if (this.count === 0) return 0;
     this.#checkSuspects();
-    let steps = IDLE_STEP;
-    if (this.#passLeft > 0) {
-      steps = Math.min(BUSY_STEP, this.#passLeft);
-      this.#passLeft -= steps;
-    }
+    const steps = this.#passLeft > 0 ? Math.min(BUSY_STEP, this.#passLeft) : IDLE_STEP;
+    this.#passLeft = Math.max(0, this.#passLeft - steps);
     this.#checkSome(steps);
-    if (this.isSpaceLow()) this.#dropIdle(BUSY_STEP);
+    if (this.#excess > 0 || this.isSpaceLow()) this.#excess = Math.max(0, this.#excess - this.dropIdle(BUSY_STEP));
     return this.dropped - before;
   }
 
@@ -294,9 +296,9 @@ export class MappingStore {
 
   /**
    * Takes over an earlier server's mappings. Those whose clone is gone, since it was killed while it dropped them, are dropped;
-   * large ones are told to the composed route.
+   * large ones are told to the composed route. Each is a step of its own, which `commit` ends.
    */
-  adopt(): void {
+  adopt(commit: () => void): void {
     const { calls, composer } = this.#o;
     for (const row of this.#rows.alive()) {
       const large = composer !== undefined && this.size(row) >= composer.minBytes;
@@ -304,6 +306,7 @@ export class MappingStore {
       const fd = this.openClone(row);
       if (fd < 0) {
         if (this.#rows.users(row) === 0) this.#drop(row);
+        commit();
         continue;
       }
       const map = large ? this.#look(fd, this.size(row), this.inode(row), 'exact') : undefined;
@@ -311,11 +314,6 @@ export class MappingStore {
         composer?.addClone(row, this.size(row), this.inode(row), map, this.#rows.domain(row));
       calls.close(fd);
     }
-  }
-
-  /** Drops every mapping that isn't in use; returns how many. */
-  dropAllIdle(): number {
-    return this.#dropIdle(this.idle);
   }
 
   #name(row: number): string {
@@ -356,7 +354,7 @@ export class MappingStore {
   #make(file: SharedFile, extents: number): Outcome | Promise<Outcome> {
     const { calls, directoryFd, scratch, filesystem } = this.#o;
     if (this.isSpaceLow()) {
-      this.#dropIdle(BUSY_STEP);
+      this.dropIdle(BUSY_STEP);
       return 'no-space';
     }
     if (filesystem === 'btrfs') {
@@ -371,7 +369,7 @@ export class MappingStore {
     const clone = calls.openat(directoryFd, scratch.address + NAME_AT, flags, 0o400);
     if (clone < 0) {
       this.#rows.give(row);
-      return clone === -ENOSPC || clone === -EDQUOT ? 'no-space' : 'clone-failed';
+      return hasNoRoom(clone) ? 'no-space' : 'clone-failed';
     }
     if (extents <= EXTENTS_AT_ONCE) {
       return this.#finishMaking(row, clone, file, calls.ioctl(clone, c.FICLONE, file.fd));
@@ -386,12 +384,14 @@ export class MappingStore {
   #finishMaking(row: number, clone: number, file: SharedFile, cloned: number): Outcome {
     const { calls, scratch } = this.#o;
     let result = cloned;
-    if ((result === -ENOSPC || result === -EDQUOT) && this.dropAllIdle() > 0) {
+    for (let tries = 0; hasNoRoom(result) && tries < ROOM_TRIES && this.dropIdle(ROOM_STEP) > 0; tries++) {
       result = calls.ioctl(clone, c.FICLONE, file.fd);
     }
+    // It may be a quota's room, and take all of them: the rest goes in other steps.
+    this.#excess = hasNoRoom(result) ? this.idle : 0;
     if (result < 0) {
       this.#discard(row, clone);
-      if (result === -ENOSPC || result === -EDQUOT) return 'no-space';
+      if (hasNoRoom(result)) return 'no-space';
       // Files with and without checksums don't take each other's extents (btrfs_remap_file_range_prep).
       return result === -EINVAL && this.#o.filesystem === 'btrfs' ? 'nocow' : 'clone-failed';
     }
@@ -457,17 +457,14 @@ export class MappingStore {
   }
 
   #takeRow(): number {
-    if (this.count + this.#making >= this.#o.maxMappings && this.#dropIdle(1) === 0) return NONE;
+    if (this.count + this.#making >= this.#o.maxMappings && this.dropIdle(1) === 0) return NONE;
     return this.#rows.take();
   }
 
-  /** Drops up to `most` idle mappings, least recently used first; returns how many. */
-  #dropIdle(most: number): number {
+  /** Drops up to `most` idle mappings, least recently used first; returns how many. Each changes some 20 words of the tables. */
+  dropIdle(most: number): number {
     let count = 0;
-    while (count < most && this.#rows.oldest !== NONE) {
-      this.#drop(this.#rows.oldest);
-      count++;
-    }
+    for (; count < most && this.#rows.oldest !== NONE; count++) this.#drop(this.#rows.oldest);
     return count;
   }
 
@@ -497,8 +494,10 @@ export class MappingStore {
 
   #checkSuspects(): void {
     const now = this.#o.monotonicMs();
+    let left = BUSY_STEP;
     for (const [row, suspect] of this.#suspects) {
       if (suspect.dueMs > now) continue;
+      if (left-- === 0) return;
       // Its file can't be gone while someone has it open: it is looked at after the last release.
       if (this.#rows.users(row) > 0) continue;
       if (!this.#rows.isAlive(row) || this.#check(row)) {

@@ -151,9 +151,14 @@ export function faccessat2(dirFd: number, path: number, mode: number, flags: num
   return syscall(SYS_faccessat2, dirFd, path, mode, flags, 0);
 }
 
-export function fchmodat2(dirFd: number, path: number, mode: number, flags: number): number {
-  return syscall(SYS_fchmodat2, dirFd, path, mode, flags, 0);
-}
+export const fchmodat2: NativeCall<[dirFd: number, path: number, mode: number, flags: number]> = Object.assign(
+  (dirFd: number, path: number, mode: number, flags: number): number =>
+    syscall(SYS_fchmodat2, dirFd, path, mode, flags, 0),
+  {
+    later: (dirFd: number, path: number, mode: number, flags: number): Promise<number> =>
+      syscall.later(SYS_fchmodat2, dirFd, path, mode, flags, 0),
+  },
+);
 
 /** An ArrayBuffer over memory that was mapped before and is never unmapped while the buffer is in use. */
 export function viewOf(address: number, length: number): ArrayBuffer {
@@ -167,4 +172,9 @@ export interface Readiness {
 
 export function onReadable(fd: number, callback: () => void): Readiness {
   return koffi.node.poll(fd, { readable: true, disconnect: true }, callback);
+}
+
+/** The same for room to write. */
+export function onWritable(fd: number, callback: () => void): Readiness {
+  return koffi.node.poll(fd, { writable: true, disconnect: true }, callback);
 }

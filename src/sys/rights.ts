@@ -1,7 +1,9 @@
 /** Messages with descriptors, between two processes: unix(7), SCM_RIGHTS, on a pair of sockets that keep messages apart. */
 
+import { EMSGSIZE } from '../base/errno.ts';
 import {
   AF_UNIX,
+  F_DUPFD_CLOEXEC,
   MSG_CMSG_CLOEXEC,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
@@ -12,11 +14,14 @@ import {
 } from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { getU64, setU64 } from '../base/struct.ts';
-import { recvmsg, sendmsg, socketpair } from './libc.ts';
+import { close, fcntl, onWritable, type Readiness, recvmsg, sendmsg, socketpair } from './libc.ts';
 import { allocate } from './memory.ts';
 
-/** The longest message, in bytes. */
-export const MAX_MESSAGE = 16_384;
+/** The longest message, in bytes: four paths (PATH_MAX, 4096 each) as JSON fit, and it fits into a socket (SO_SNDBUF, 208 KiB). */
+export const MAX_MESSAGE = 131_072;
+
+/** How often room is looked for when there is no descriptor left to watch the socket by. */
+const RETRY_MS = 50;
 
 /** struct msghdr of 64-bit Linux, then struct iovec, struct cmsghdr with one descriptor, and the text. */
 const MSGHDR_BYTES = 56;
@@ -56,7 +61,7 @@ export class MessageSocket {
   /** Sends a text, and a copy of a descriptor if that isn't -1. Doesn't wait unless asked to. Returns 0 or a negated errno. */
   send(text: string, fd: number, wait: boolean): number {
     const bytes = Buffer.from(text);
-    if (bytes.length > MAX_MESSAGE) return -90; // EMSGSIZE
+    if (bytes.length > MAX_MESSAGE) return -EMSGSIZE;
     const { view } = this.#memory;
     this.#memory.bytes.set(bytes, TEXT_AT);
     this.#head(bytes.length, fd >= 0);
@@ -78,6 +83,23 @@ export class MessageSocket {
     return {
       text: Buffer.from(bytes.subarray(TEXT_AT, TEXT_AT + length)).toString(),
       fd: withFd ? view.getInt32(CONTROL_AT + 16, true) : -1,
+    };
+  }
+
+  /** Calls back when there is room for another message, on the event loop, until it is closed. */
+  onWritable(callback: () => void): Readiness {
+    // The event loop watches a descriptor once, and this one may be watched for reading.
+    const copy = fcntl(this.fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) {
+      const timer = setInterval(callback, RETRY_MS);
+      return { close: () => clearInterval(timer) };
+    }
+    const watch = onWritable(copy, callback);
+    return {
+      close(): void {
+        watch.close();
+        close(copy);
+      },
     };
   }
 

@@ -101,7 +101,7 @@ function send(bytes: Uint8Array): Promise<string> {
 }
 
 test('whatever is sent to the control socket is answered line by line with JSON, or not at all', async () => {
-  const socket = await openControlSocket(MINOR, { status: () => ({ fine: true }) });
+  const socket = await openControlSocket(MINOR, { status: () => ({ fine: true }) }, () => {});
   try {
     const line = fc.oneof(
       fc.uint8Array({ maxLength: 60 }),

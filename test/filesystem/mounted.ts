@@ -151,6 +151,7 @@ export class Mounted {
       domains,
       live: options.share ? new LiveNames(['*.told']) : undefined,
       repeats: new Repeats(journal, intent, () => kernel.nowMs),
+      progress,
       now: () => kernel.nowMs,
       descriptors,
       input,
@@ -179,15 +180,16 @@ export class Mounted {
       },
     });
     if (before === undefined) kernel.nowMs += 10_000;
-    else this.#takeOver(before);
+    else this.#takeOver(before, journal);
   }
 
   /** What `daemon/server.ts` does when it takes over. */
-  #takeOver(before: Mounted): void {
+  #takeOver(before: Mounted, journal: Journal): void {
     const { kernel, mount } = this;
     this.#unique = before.#unique;
-    for (const [name, fd] of before.held) mount.descriptors.adopt(name, fd);
-    for (const [name, fd] of before.held) if (kernel.descriptors.has(fd)) this.held.set(name, kernel.duplicate(fd));
+    const given = new Map([...before.held].map(([name, fd]) => [name, kernel.duplicate(fd)]));
+    for (const [name, fd] of before.held) this.held.set(name, fd);
+    mount.descriptors.adopt(given, mount.scratch, () => journal.commit());
     const used = new Set([...mount.opens.rows()].map((row) => mount.opens.backingId(row)));
     for (const id of this.kept.ids()) used.add(id);
     for (const id of this.backing.ids.keys()) if (!used.has(id)) this.backing.close(id);
@@ -197,6 +199,7 @@ export class Mounted {
     for (const [nodeid, opens] of before.opens) this.opens.set(nodeid, opens);
     for (const [nodeid, ino] of before.inodeNumbers) this.inodeNumbers.set(nodeid, ino);
     this.session.takeUp(kernel.arena.allocate(64));
+    mount.descriptors.countLost(() => journal.commit());
     // The message that asks for what wasn't answered.
     this.device.replies.pop();
   }

@@ -180,23 +180,56 @@ test('a request whose length is not what it says ends the session with a reason'
   }
 });
 
-test('a handler that throws is a bug of ours: its caller gets EIO, and the next request is served', () => {
-  const { device, session, bugs } = makeSession(({ operation }) => {
+test('a handler that throws is a bug of ours: what it changed is taken back, its caller gets EIO, and no other request is read', async () => {
+  const seen: string[] = [];
+  const { device, session, bugs, journal, table } = makeSession(({ operation }) => {
+    seen.push(operation);
+    journal.set(table, journal.get(table) + 1);
     if (operation === 'LOOKUP') throw new Error('broken');
     return 0;
   });
-  device.queue.push(wellFormed('LOOKUP', 1), wellFormed('STATFS', 2));
+  device.queue.push(wellFormed('GETATTR', 1), wellFormed('LOOKUP', 2), wellFormed('STATFS', 3));
+  session.drain();
   session.drain();
   assert.deepEqual(
     device.take().map(({ unique, error }) => [unique, error]),
     [
-      [1, -EIO],
-      [2, 0],
+      [1, 0],
+      [2, -EIO],
     ],
   );
+  assert.deepEqual(seen, ['GETATTR', 'LOOKUP']);
+  assert.equal(journal.get(table), 1, 'the step before stays');
+  assert.equal(journal.changed, 0);
   assert.equal(session.bugs, 1);
+  assert.ok(session.over);
   assert.equal(session.failures[operations.LOOKUP.opcode], 1);
   assert.equal(bugs[0]?.[0], 'LOOKUP');
+  await session.broken;
+});
+
+test('a request without a reply that throws is taken back, and not dealt with again by the next server', () => {
+  const { device, session, progress, journal, table } = makeSession(() => {
+    journal.set(table, 7);
+    throw new Error('broken');
+  });
+  device.queue.push(wellFormed('FORGET', 5));
+  session.drain();
+  assert.deepEqual([journal.get(table), journal.changed, device.take().length], [0, 0, 0]);
+  assert.ok(progress.isDone(5, 0));
+});
+
+test('work that is no request is a step, too: all of it, or nothing, and nothing more after that', () => {
+  const { session, bugs, journal, table } = makeSession();
+  session.step('tidying', () => journal.set(table, 1));
+  assert.deepEqual([journal.get(table), journal.changed], [1, 0]);
+  session.step('tidying', () => {
+    journal.set(table, 2);
+    throw new Error('broken');
+  });
+  assert.deepEqual([journal.get(table), journal.changed, session.over], [1, 0, true]);
+  session.step('tidying', () => journal.set(table, 3));
+  assert.deepEqual([journal.get(table), bugs.length, session.bugs], [1, 1, 1]);
 });
 
 test('handlers that wait are answered later, in the order in which they finish', async () => {
@@ -227,28 +260,51 @@ test('handlers that wait are answered later, in the order in which they finish',
   assert.equal(session.waiting, 0);
 });
 
-test('a promise that rejects, and a finish that throws, are bugs of ours with one reply each', async () => {
-  const { device, session } = makeSession(async ({ operation }) => {
-    if (operation === 'FSYNC') throw new Error('rejected');
-    return () => {
-      throw new Error('thrown');
+for (const how of ['rejects', 'finishes badly'] as const) {
+  test(`a request that waits and then ${how} is taken back alone, and those that wait still are the next server's`, async () => {
+    const waiting = new Map<number, (finish: Finish) => void>();
+    const failing = new Map<number, (error: Error) => void>();
+    const { device, session, journal, table } = makeSession(({ operation, nodeid }) => {
+      // What is changed before the wait is a step of its own.
+      journal.set(table + 1, journal.get(table + 1) + 1);
+      if (operation === 'STATFS') {
+        journal.set(table, 5);
+        return 0;
+      }
+      return new Promise((resolve, reject) => {
+        waiting.set(nodeid, resolve);
+        failing.set(nodeid, reject);
+      });
+    });
+    for (const nodeid of [1, 2]) device.queue.push(request('FSYNC', { unique: nodeid, nodeid }, new Uint8Array(16)));
+    device.queue.push(wellFormed('STATFS', 3));
+    session.drain();
+    const change = (): never => {
+      journal.set(table, 9);
+      throw new Error('broken');
     };
+    if (how === 'rejects') {
+      journal.set(table, 9);
+      failing.get(2)?.(new Error('broken'));
+    } else {
+      waiting.get(2)?.(change);
+    }
+    waiting.get(1)?.(() => {
+      journal.set(table, 10);
+      return 0;
+    });
+    await new Promise(setImmediate);
+    assert.deepEqual(
+      device.take().map(({ unique, error }) => [unique, error]),
+      [
+        [3, 0],
+        [2, -EIO],
+      ],
+    );
+    assert.deepEqual([journal.get(table), journal.get(table + 1), journal.changed], [5, 3, 0]);
+    assert.deepEqual([session.bugs, session.waiting], [1, 0]);
   });
-  device.queue.push(wellFormed('FSYNC', 1), wellFormed('STATFS', 2));
-  session.drain();
-  await new Promise(setImmediate);
-  assert.deepEqual(
-    device
-      .take()
-      .map(({ unique, error }) => [unique, error])
-      .sort(),
-    [
-      [1, -EIO],
-      [2, -EIO],
-    ],
-  );
-  assert.equal(session.bugs, 2);
-});
+}
 
 test('an unmount ends the session without a reason', async () => {
   const { device, session } = makeSession();

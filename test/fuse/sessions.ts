@@ -24,10 +24,14 @@ function all(handler: Handler): Handlers {
 export function makeSession(handler: Handler = () => 0, spin?: Spin) {
   const arena = new Arena(1 << 17);
   const device = new FakeDevice();
-  const bugs: [OperationName, unknown][] = [];
+  const bugs: [string, unknown][] = [];
   const output = arena.allocate(16_384);
+  const journal = new Journal(memoryAt(0, new ArrayBuffer(4096)), 64);
+  const progress = new Progress(journal);
+  /** Two words for handlers to change. */
+  const table = journal.take(2);
   const session = new Session({
-    progress: new Progress(new Journal(memoryAt(0, new ArrayBuffer(4096)), 64)),
+    progress,
     device,
     input: arena.allocate(65_536),
     output,
@@ -35,7 +39,7 @@ export function makeSession(handler: Handler = () => 0, spin?: Spin) {
     onBug: (operation, error) => bugs.push([operation, error]),
     ...(spin && { spin }),
   });
-  return { device, session, bugs, output };
+  return { device, session, bugs, output, progress, journal, table };
 }
 
 /** What a handler needs to be called at all: names and the fixed arguments of an operation. */

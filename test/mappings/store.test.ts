@@ -64,7 +64,7 @@ test('maps of equal hash that differ are not taken for each other', () => {
   assert.equal(new Set(rows).size, 3);
   assert.ok(store.mismatched >= 3);
   assert.equal(row(storage, store, storage.file([3, 4])), rows[1]);
-  store.dropAllIdle();
+  store.dropIdle(store.idle);
   assert.equal(store.count, 0);
   checkNothingOpen(storage);
 });
@@ -132,7 +132,7 @@ test('a mapping in use is never dropped, and when all are there is room for none
   const rows = [1, 2].map((block) => row(storage, store, storage.file([block])));
   for (const one of rows) assert.ok(store.acquire(one) > 0);
   assert.equal(share(storage, store, storage.file([3])), 'too-many-mappings');
-  assert.equal(store.dropAllIdle(), 0);
+  assert.equal(store.dropIdle(store.idle), 0);
   for (const clone of storage.clones.values()) clone.shared = false;
   for (let i = 0; i < 10; i++) assert.equal(store.tidy(), 0);
   assert.equal(storage.clones.size, 2);
@@ -164,7 +164,7 @@ test('users of a mapping share its backing id, which is kept for a moment when t
   storage.backingError = 0;
   assert.ok(store.acquire(one) > 0);
   store.release(one);
-  store.dropAllIdle();
+  store.dropIdle(store.idle);
   assert.equal(storage.backing.size, 0, 'a clone that is dropped is not kept open');
   checkNothingOpen(storage);
 });
@@ -219,7 +219,7 @@ test('a deletion of a file that was never looked at has every mapping looked at,
   const store = storage.store({ maxMappings: 1000 });
   const rows = Array.from({ length: 500 }, (_, i) => row(storage, store, storage.file([i])));
   for (const one of rows.slice(400)) store.acquire(one);
-  store.dropAllIdle();
+  store.dropIdle(store.idle);
   for (const one of rows.slice(400)) store.release(one);
   assert.equal(store.count, 100);
   for (const clone of storage.clones.values()) clone.shared = false;
@@ -329,7 +329,7 @@ test('a clone of many extents is made on another thread, and of two that are mad
   const results = [a, b].map((file) => store.share(file, storage.dropPages));
   assert.ok(results.every((result) => result instanceof Promise));
   assert.equal(store.count, 0, 'a clone that is being made is not to be found');
-  assert.equal(store.dropAllIdle(), 0);
+  assert.equal(store.dropIdle(store.idle), 0);
   for (const thread of storage.threads.splice(0)) thread();
   const [first, second] = await Promise.all(results);
   assert.equal(typeof first, 'number');
@@ -386,7 +386,7 @@ test('no sequence of operations drops what is in use, mixes bytes up, or leaks',
           if (one !== undefined) store.release(one.row);
         } else if (kind === 'suspect') store.suspect(pick % 2 === 0 ? -1 : pick % 4);
         else if (kind === 'tidy') store.tidy();
-        else if (kind === 'drop') store.dropAllIdle();
+        else if (kind === 'drop') store.dropIdle(store.idle);
         else if (kind === 'unshare')
           for (const clone of storage.clones.values()) clone.shared = clone.blocks[0] !== pick;
         for (const { id, block } of used) assert.deepEqual(storage.backing.get(id)?.blocks, [block]);
@@ -396,7 +396,7 @@ test('no sequence of operations drops what is in use, mixes bytes up, or leaks',
         checkNothingOpen(storage);
       }
       for (const one of used) store.release(one.row);
-      store.dropAllIdle();
+      store.dropIdle(store.idle);
       assert.deepEqual(
         [store.count, store.idle, store.bytes, storage.clones.size, storage.backing.size],
         [0, 0, 0, 0, 0],

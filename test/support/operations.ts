@@ -6,7 +6,7 @@
 import { spawnSync } from 'node:child_process';
 import { accessSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import * as posix from './posix.ts';
-import type { Name } from './scratch.ts';
+import { type Name, SystemCallError } from './scratch.ts';
 
 export interface ExecResult {
   /** Why the program couldn't be started, such as `EACCES` or `ETXTBSY`. */
@@ -82,6 +82,53 @@ export function inodeByHandle(dir: Name, handle: Uint8Array): bigint {
   }
 }
 
+/** Makes directories, removes them, and holds each by a descriptor that reads nothing (O_PATH); returns the descriptors. */
+export function holdRemoved(folder: string, count: number): number[] {
+  const held: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const name = `${folder}/removed${i}`;
+    posix.mkdir(name);
+    held.push(posix.open(name, posix.O_PATH | posix.O_DIRECTORY));
+    posix.rmdir(name);
+  }
+  return held;
+}
+
+export function closeAll(descriptors: readonly number[]): void {
+  for (const fd of descriptors) posix.close(fd);
+}
+
+/** How many of some descriptors are what they were, by their inode numbers, how many are gone (ESTALE), and how many another file. */
+export function compareInodes(
+  descriptors: readonly number[],
+  inodes: readonly bigint[],
+): { readonly same: number; readonly stale: number; readonly others: number } {
+  const found = { same: 0, stale: 0, others: 0 };
+  for (const [i, fd] of descriptors.entries()) {
+    try {
+      if (posix.fstat(fd).ino === inodes[i]) found.same++;
+      else found.others++;
+    } catch (error) {
+      if (!(error instanceof SystemCallError) || error.code !== 'ESTALE') throw error;
+      found.stale++;
+    }
+  }
+  return found;
+}
+
+export function inodesOf(descriptors: readonly number[]): bigint[] {
+  return descriptors.map((fd) => posix.fstat(fd).ino);
+}
+
+/** Makes files that nobody else may read, or changes the mode of what was made. */
+export function makeFiles(folder: string, count: number): void {
+  for (let i = 0; i < count; i++) writeFileSync(`${folder}/own${i}`, `own ${i}`, { mode: 0o600 });
+}
+
+export function chmodFiles(folder: string, count: number, mode: number): void {
+  for (let i = 0; i < count; i++) posix.chmod(`${folder}/own${i}`, mode);
+}
+
 /** An operation with its arguments. */
 export type Step = readonly [name: string, ...args: readonly unknown[]];
 
@@ -123,6 +170,12 @@ export const operations = {
   descriptorsBelow,
   touch,
   inodeByHandle,
+  holdRemoved,
+  closeAll,
+  inodesOf,
+  compareInodes,
+  makeFiles,
+  chmodFiles,
   repeat,
 };
 

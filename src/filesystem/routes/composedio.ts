@@ -303,11 +303,10 @@ async function writeRest(
   whole: boolean,
 ): Promise<number> {
   let done = 0;
-  let madeRoom = false;
   while (done < bytes) {
     const result = await m.calls.pwrite.later(fd, buffer.address + done, bytes - done, at + done);
-    if (result === -ENOSPC && !madeRoom && composing.makeRoom()) {
-      madeRoom = true;
+    // Some packs go at a time: it ends when none is left that may go.
+    if (result === -ENOSPC && composing.makeRoom()) {
       await composing.packs.buried();
       continue;
     }

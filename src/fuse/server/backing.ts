@@ -30,6 +30,8 @@ export interface Registration {
 export const KEPT_MS = 1000;
 
 const LINES = 4096;
+/** How many are closed at a time when there is no room. */
+const SOME = 64;
 const LINE = { key: 0, generation: 1, id: 2, since: 3 } as const;
 const LINE_WORDS = 4;
 
@@ -77,6 +79,17 @@ export class BackingFiles {
     }
   }
 
+  /** Closes some of what is kept; a few at a time, since each is a system call. */
+  dropSome(): void {
+    let left = SOME;
+    for (let line = 0; line < LINES && left > 0; line++) {
+      if (this.#key(line) === 0) continue;
+      this.#empty(line);
+      left--;
+    }
+  }
+
+  /** Closes all of it, before a server serves. */
   dropAll(): void {
     for (let line = 0; line < LINES; line++) this.#empty(line);
   }
@@ -115,7 +128,7 @@ export class BackingFiles {
   #open(fd: number, guarded: boolean): number {
     const id = this.#registration.open(fd, guarded);
     if (id !== -EMFILE || this.kept === 0) return id;
-    this.dropAll();
+    this.dropSome();
     return this.#registration.open(fd, guarded);
   }
 

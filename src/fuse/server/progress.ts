@@ -14,7 +14,10 @@ const MINOR = 3;
 const FLAGS = 4;
 const AGAIN = 6;
 const ATTEMPTS = 8;
-const WORDS = 9;
+const PART = 9;
+const PARTS = 11;
+const BUGS = 12;
+const WORDS = 13;
 
 export class Progress {
   readonly journal: Journal;
@@ -45,6 +48,35 @@ export class Progress {
   isDone(uniqueLow: number, uniqueHigh: number): boolean {
     const { words } = this.journal;
     return words[this.#at + DONE] === uniqueLow && words[this.#at + DONE + 1] === uniqueHigh;
+  }
+
+  /**
+   * So many parts of the request that was read last are dealt with, a step each or several: a later server that deals with it
+   * again goes on behind them.
+   */
+  partsDone(uniqueLow: number, uniqueHigh: number, parts: number): void {
+    const { journal } = this;
+    journal.set(this.#at + PART, uniqueLow);
+    journal.set(this.#at + PART + 1, uniqueHigh);
+    journal.set(this.#at + PARTS, parts);
+    journal.commit();
+  }
+
+  /** How many parts of a request are dealt with. */
+  parts(uniqueLow: number, uniqueHigh: number): number {
+    const { words } = this.journal;
+    const same = words[this.#at + PART] === uniqueLow && words[this.#at + PART + 1] === uniqueHigh;
+    return same ? (words[this.#at + PARTS] ?? 0) : 0;
+  }
+
+  /** Steps that failed by a mistake of ours, since the mount: the server that makes one is replaced. */
+  get bugs(): number {
+    return this.journal.get(this.#at + BUGS);
+  }
+
+  /** Not journaled: what failed is taken back, and this stays. */
+  countBug(): void {
+    this.journal.words[this.#at + BUGS] = this.bugs + 1;
   }
 
   /** A request that came again is about to be dealt with: how often that was tried in a row. */

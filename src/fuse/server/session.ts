@@ -7,6 +7,11 @@
  * over, again to completion, and fills the reply or waits again. So handlers never interleave, and need no locks.
  *
  * Life of a session:  created ──INIT──► ready ──ENODEV (unmounted) or a failure──► over ──nothing waits any more──► ended
+ *                                         └─────a step failed by a mistake of ours─► broken: another server takes over
+ *
+ * A step that throws is taken back: the tables are what they were, and the caller gets EIO. What this process knows beside the
+ * tables (descriptors, files being composed, counts) may have followed the step halfway. So it does from then on what a killed server
+ * would do: nothing. It reads no request, and answers none of those that wait; the server that takes over gets them.
  */
 
 import { EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, errnoText } from '../../base/errno.ts';
@@ -90,8 +95,8 @@ export interface SessionOptions {
   readonly spin?: Spin;
   /** Told of each request and reply, for the trace. */
   readonly observer?: Observer;
-  /** An error that a handler threw: a bug of ours. The caller of the operation gets EIO. */
-  readonly onBug: (operation: OperationName, error: unknown) => void;
+  /** An error that a step threw: a bug of ours. It is told by the operation, or by another name of what was being done. */
+  readonly onBug: (what: string, error: unknown) => void;
 }
 
 export class Session {
@@ -102,8 +107,9 @@ export class Session {
   unknown = 0;
   /** Requests that wait for a device now. */
   waiting = 0;
-  bugs = 0;
 
+  /** Settles when a step has failed: nothing is served any more, and another server must take over. */
+  readonly broken: Promise<void>;
   /** Settles when the kernel has taken INIT's answer, or with the reason why it was refused. */
   readonly ready: Promise<InitResult>;
   /**
@@ -130,6 +136,8 @@ export class Session {
   };
   #negotiated: Negotiated | undefined;
   #over = false;
+  #broken = false;
+  #resolveBroken: () => void = () => {};
   #overWhy: string | undefined;
   #resolveReady: (result: InitResult) => void = () => {};
   #resolveEnded: (why: string | undefined) => void = () => {};
@@ -138,6 +146,9 @@ export class Session {
     this.#options = options;
     this.ready = new Promise((resolve) => {
       this.#resolveReady = resolve;
+    });
+    this.broken = new Promise((resolve) => {
+      this.#resolveBroken = resolve;
     });
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
@@ -148,9 +159,25 @@ export class Session {
     return this.#negotiated;
   }
 
-  /** Whether the conversation is over: there is nothing to be read any more, though requests may still be waiting. */
+  /** Whether there is nothing to be read any more: the conversation is over, though requests may still be waiting, or broken. */
   get over(): boolean {
-    return this.#over;
+    return this.#over || this.#broken;
+  }
+
+  /** Steps that failed by a mistake of ours, since the mount. */
+  get bugs(): number {
+    return this.#options.progress.bugs;
+  }
+
+  /** Does something that isn't a request's as a step of its own: all that it changes in the tables, or, when it throws, nothing. */
+  step(what: string, run: () => void): void {
+    if (this.#broken) return;
+    try {
+      run();
+      this.#options.progress.journal.commit();
+    } catch (error) {
+      this.#bug(what, error);
+    }
   }
 
   /**
@@ -159,7 +186,7 @@ export class Session {
    */
   drain(): void {
     const { device, input } = this.#options;
-    for (let served = 0; served < REQUESTS_PER_TURN && !this.#over; served++) {
+    for (let served = 0; served < REQUESTS_PER_TURN && !this.over; served++) {
       const length = served > 0 && this.waiting === 0 ? this.#next() : device.read(input);
       if (length < 0) {
         if (length === -EAGAIN) return;
@@ -211,6 +238,7 @@ export class Session {
     const done = progress.isDone(view.getUint32(unique, true), view.getUint32(unique + 4, true));
     if (operation !== undefined && !operations[operation].replies && !done)
       this.#serve(fuse_in_header.len.get(view, 0));
+    if (this.#broken) return;
     const sent = device.write(notices, resendRequests(notices));
     if (sent < 0) this.#end(sent === -ENODEV ? undefined : `asking for unanswered requests failed: ${errnoText(sent)}`);
   }
@@ -258,7 +286,7 @@ export class Session {
     }
     this.#options.observer?.request(request, input, uniqueLow);
     if (request.again && this.#options.progress.attempt(request.uniqueLow, request.uniqueHigh) > MAX_ATTEMPTS) {
-      this.bugs++;
+      this.#options.progress.countBug();
       this.#options.onBug(operation, `${MAX_ATTEMPTS} servers in a row ended while they dealt with it`);
       if (row.replies) this.#finish(operation, uniqueLow, uniqueHigh, -EIO);
       return;
@@ -299,26 +327,35 @@ export class Session {
   /** Answers a request when what it waits for is over. */
   #await(operation: OperationName, uniqueLow: number, uniqueHigh: number, outcome: Promise<Finish>): void {
     this.#options.progress.journal.commit();
-    outcome
-      .catch((error: unknown) => {
-        const result = this.#bug(operation, error);
-        return () => result;
-      })
-      .then((finish) => {
-        let result: Outcome;
-        try {
-          result = finish();
-        } catch (error) {
-          result = this.#bug(operation, error);
-        }
-        if (typeof result !== 'number') {
-          this.#await(operation, uniqueLow, uniqueHigh, result);
-          return;
-        }
-        this.waiting--;
-        this.#finish(operation, uniqueLow, uniqueHigh, result);
-        if (this.#over && this.waiting === 0) this.#resolveEnded(this.#overWhy);
-      });
+    outcome.then(
+      (finish) => this.#finishLater(operation, uniqueLow, uniqueHigh, finish),
+      (error: unknown) =>
+        this.#finishLater(operation, uniqueLow, uniqueHigh, () => {
+          throw error;
+        }),
+    );
+  }
+
+  /** The wait of a request is over: what is left of it is a step. */
+  #finishLater(operation: OperationName, uniqueLow: number, uniqueHigh: number, finish: Finish): void {
+    // The next server gets the request.
+    if (this.#broken) {
+      this.waiting--;
+      return;
+    }
+    let result: Outcome;
+    try {
+      result = finish();
+    } catch (error) {
+      result = this.#bug(operation, error);
+    }
+    if (typeof result !== 'number') {
+      this.#await(operation, uniqueLow, uniqueHigh, result);
+      return;
+    }
+    this.waiting--;
+    this.#finish(operation, uniqueLow, uniqueHigh, result);
+    if (this.#over && this.waiting === 0) this.#resolveEnded(this.#overWhy);
   }
 
   /** Whether the request holds what the table says; sets the offsets of its names and data. */
@@ -338,9 +375,13 @@ export class Session {
     return true;
   }
 
-  #bug(operation: OperationName, error: unknown): number {
-    this.bugs++;
-    this.#options.onBug(operation, error);
+  #bug(what: string, error: unknown): number {
+    const { onBug, progress } = this.#options;
+    onBug(what, error);
+    progress.journal.rollback();
+    progress.countBug();
+    this.#broken = true;
+    this.#resolveBroken();
     return -EIO;
   }
 

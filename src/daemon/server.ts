@@ -164,7 +164,9 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     keeper.keep(KEPT.state, state.fd);
   }
 
-  const shared = options.share ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
+  const shared = options.share
+    ? openSharing(source, options, backing.ofMappings, state, keeper, undo, given.log)
+    : undefined;
   const own = identityOf(source.mountFd, scratch);
   const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume);
   const { mount, session, spin, idle } = server;

@@ -71,14 +71,18 @@ function isStore(m: Mount, at: number): boolean {
   return handleInode(view, at) === m.storeInode && handleSubvolume(view, at) === m.storeSubvolume;
 }
 
-const STORE_NAME_BYTES = Buffer.from(STORE_NAME);
+export const STORE_NAME_BYTES = Buffer.from(STORE_NAME);
 
 /**
  * Whether what the scratch memory's handle stands for, found by `name`, isn't shown: the store, and the empty directory of
  * its name that a btrfs snapshot of the source has in its place.
  */
 export function isHidden(m: Mount, at: number, name: Uint8Array): boolean {
-  if (isStore(m, at)) return true;
+  return isStore(m, at) || isStorePlaceholder(m, at, name);
+}
+
+/** Whether what the scratch memory's handle stands for, found by `name`, is what a btrfs snapshot has in a store's place. */
+export function isStorePlaceholder(m: Mount, at: number, name: Uint8Array): boolean {
   const { view } = m.scratch;
   if (handleInode(view, at) !== PLACEHOLDER_INODE || handleSubvolume(view, at) === 0) return false;
   return STORE_NAME_BYTES.equals(name);

@@ -1,8 +1,8 @@
 /** Names: LOOKUP and FORGET, and what makes, moves and removes directory entries. */
 
-import { EACCES, EEXIST, ENOENT, ESTALE, EXDEV } from '../base/errno.ts';
+import { EACCES, EEXIST, ENOENT, ENOTEMPTY, ESTALE, EXDEV } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
-import type { Address } from '../base/memory.ts';
+import { type Address, putString } from '../base/memory.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import {
   fuse_batch_forget_in,
@@ -20,11 +20,14 @@ import {
   identify,
   internIdentified,
   isHidden,
+  isStorePlaceholder,
   putEntry,
   putNegativeEntry,
+  STORE_NAME_BYTES,
   slotOf,
   statNode,
 } from './attributes.ts';
+import { holdsNothingElse } from './directories.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { ROUTE_OWN } from './opens.ts';
@@ -244,6 +247,31 @@ function hasNoName(m: Mount, slot: number): boolean {
   return statx.nlink.get(m.scratch.view, SCRATCH.statx) === 0;
 }
 
+/**
+ * Takes a name from a directory, by removing it or by moving another one over it. A directory that holds nothing but what a
+ * btrfs snapshot has in the store's place is empty as far as anyone sees: the placeholder goes first. It is nobody's, so nothing
+ * is lost if the server is killed in between, or if the name can't be taken after all.
+ */
+function takeName(m: Mount, dirFd: number, path: Address, take: () => number): number {
+  const result = take();
+  if (result !== -ENOTEMPTY) return result;
+  const fd = m.calls.openat(dirFd, path, c.O_RDONLY | c.O_DIRECTORY | c.O_NOFOLLOW | c.O_CLOEXEC, 0);
+  if (fd < 0) return result;
+  const removed = removeOnlyPlaceholder(m, fd);
+  m.calls.close(fd);
+  return removed < 0 ? removed : take();
+}
+
+/** Removes the store's placeholder if it is all that an open directory holds; -ENOTEMPTY if it isn't. */
+function removeOnlyPlaceholder(m: Mount, fd: number): number {
+  putString(m.scratch, SCRATCH.path, STORE_NAME_BYTES);
+  const name = m.scratch.address + SCRATCH.path;
+  if (handleAt(m, fd, name, 0, SCRATCH.handle) < 0) return -ENOTEMPTY;
+  if (!isStorePlaceholder(m, SCRATCH.handle, STORE_NAME_BYTES)) return -ENOTEMPTY;
+  if (!holdsNothingElse(m, fd, STORE_NAME_BYTES)) return -ENOTEMPTY;
+  return m.calls.unlinkat(fd, name, c.AT_REMOVEDIR);
+}
+
 function remove(m: Mount, r: Request, flags: number): Outcome {
   const parent = slotOf(m, r.nodeid);
   if (parent === NO_NODE) return -ESTALE;
@@ -265,7 +293,7 @@ function remove(m: Mount, r: Request, flags: number): Outcome {
     if (!repeat) repeats.intend(r, m.scratch, named ? handle : -1);
     victim = named ? m.nodes.find(m.scratch, handle) : NO_NODE;
     held = holdVictim(m, victim);
-    result = m.calls.unlinkat(dirFd, path, flags);
+    result = takeName(m, dirFd, path, () => m.calls.unlinkat(dirFd, path, flags));
   }
   settleVictim(m, victim, held, result >= 0);
   m.descriptors.release(parent, dirFd);
@@ -331,7 +359,9 @@ function moveBetween(
   }
   const held = holdVictim(m, victim);
   // RENAME_WHITEOUT makes a device node, which belongs to the caller.
-  const result = asCaller(m, r, m.currentUmask, () => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags));
+  const result = takeName(m, toFd, newPath, () =>
+    asCaller(m, r, m.currentUmask, () => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags)),
+  );
   // An exchange takes no name away.
   settleVictim(m, victim, held, result >= 0 && (flags & RENAME_EXCHANGE) === 0);
   return result;

@@ -38,8 +38,8 @@ export interface Place {
   readonly storeFd: number;
   /** The store's directory relative to what was given, and the mount's folder in it: for people. */
   readonly name: string;
-  /** Deletes the clones that are left, and the folders that are empty. */
-  remove(): void;
+  /** Deletes the clones that are left, and the folders that are empty. What stays and why, unless others use it. */
+  remove(): string | undefined;
 }
 
 export interface PlaceOptions {
@@ -88,7 +88,7 @@ export function adoptPlace(options: PlaceOptions, storeFd: number, directoryFd: 
 }
 
 function placeOf(options: PlaceOptions, storeFd: number, directoryFd: number, index: number): Place {
-  const { calls, scratch, parentFd } = options;
+  const { calls, scratch, parentFd, parentPath } = options;
   return {
     directoryFd,
     storeFd,
@@ -101,7 +101,10 @@ function placeOf(options: PlaceOptions, storeFd: number, directoryFd: number, in
       calls.close(storeFd);
       // Fails while another mount has a folder in it, as it should. On btrfs this deletes the subvolume.
       putString(scratch, 0, STORE_NAME);
-      calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+      const removed = calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+      if (removed >= 0 || removed === -ENOTEMPTY || removed === -ENOENT) return undefined;
+      const path = `${parentPath}/${STORE_NAME}`;
+      return `the store ${path} is left: ${errnoText(removed)}; the next mount with this store removes it at its end`;
     },
   };
 }
@@ -131,7 +134,8 @@ function openStore(options: PlaceOptions): number {
     // A snapshot shows the store's subvolume as an empty directory that nothing can be made in.
     calls.close(fd);
     putString(scratch, 0, STORE_NAME);
-    calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+    const removed = calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+    if (removed < 0) throw refusal(parentPath, removed);
     fd = -ENOENT;
   }
   if (fd === -ENOENT) {

@@ -18,7 +18,7 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { STORE_NAME } from '../mappings/place.ts';
-import { type Caller, isInGroup } from './callers.ts';
+import { type Caller, isInGroup, isRoot } from './callers.ts';
 import {
   F_HANDLE_BYTES,
   foldInode,
@@ -312,7 +312,7 @@ export function setattr(m: Mount, r: Request): Outcome {
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
   // Of a change of nothing the kernel doesn't say whether the caller has CAP_FSETID.
-  const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && r.uid !== 0);
+  const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && !isRoot(m, r));
   if (result >= 0 && clears) result = clearSetIds(m, r, fd);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   m.descriptors.release(slot, fd);
@@ -337,6 +337,7 @@ function changesNothing(valid: number): boolean {
   return (valid & CHANGES) === 0;
 }
 
+/** Leaves an id as it is: chown(2). */
 const NO_ID = 0xffff_ffff;
 
 /** Owner before mode: a change of owner clears the set-id bits, which the mode may set again. */

@@ -1,9 +1,10 @@
 /** Names: LOOKUP and FORGET, and what makes, moves and removes directory entries. */
 
-import { EACCES, EEXIST, ENOENT, ENOTEMPTY, ESTALE, EXDEV } from '../base/errno.ts';
+import { EACCES, EEXIST, ENOENT, ENOTEMPTY, EOVERFLOW, ESTALE, EXDEV } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Address, putString } from '../base/memory.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import { FUSE_INVALID_UIDGID } from '../fuse/wire/constants.ts';
 import {
   fuse_batch_forget_in,
   fuse_forget_in,
@@ -33,6 +34,7 @@ import { NO_NODE } from './nodes.ts';
 import { ROUTE_OWN } from './opens.ts';
 
 const RENAME_EXCHANGE = 2;
+const RENAME_WHITEOUT = 4;
 
 /** The address of something in the request, for a system call to read in place. */
 function inRequest(m: Mount, at: number): Address {
@@ -103,6 +105,8 @@ export function batchForget(m: Mount, r: Request): Outcome {
  * the source, since a default ACL replaces it.
  */
 export function asCaller(m: Mount, r: Request, umask: number, make: () => number): number {
+  // Without a caller the inode would be root's. The kernel refuses such callers itself (may_create(), fsuidgid_has_mapping()).
+  if (r.uid === FUSE_INVALID_UIDGID || r.gid === FUSE_INVALID_UIDGID) return -EOVERFLOW;
   if (m.currentUmask !== umask) {
     m.calls.umask(umask);
     m.currentUmask = umask;
@@ -358,9 +362,11 @@ function moveBetween(
     if (back !== NO_NODE && !m.domains.mayBeIn(back, from)) return -EXDEV;
   }
   const held = holdVictim(m, victim);
-  // RENAME_WHITEOUT makes a device node, which belongs to the caller.
+  const change = (): number => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags);
+  const whiteout = (flags & RENAME_WHITEOUT) !== 0;
   const result = takeName(m, toFd, newPath, () =>
-    asCaller(m, r, m.currentUmask, () => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags)),
+    // It makes a device node, which belongs to the caller.
+    whiteout ? asCaller(m, r, m.currentUmask, change) : change(),
   );
   // An exchange takes no name away.
   settleVictim(m, victim, held, result >= 0 && (flags & RENAME_EXCHANGE) === 0);

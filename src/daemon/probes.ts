@@ -3,11 +3,20 @@
  * probe takes away what it made.
  */
 
-import { mkdtempSync, readFileSync, rmdirSync, statfsSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmdirSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { errnoText, UserError } from '../base/errno.ts';
-import { AT_EMPTY_PATH, MNT_DETACH, O_CLOEXEC, O_PATH, O_RDWR, O_TMPFILE, STATX_SUBVOL } from '../base/linux.ts';
+import {
+  AT_EMPTY_PATH,
+  BTRFS_IOC_FS_INFO,
+  MNT_DETACH,
+  O_CLOEXEC,
+  O_PATH,
+  O_RDWR,
+  O_TMPFILE,
+  STATX_SUBVOL,
+} from '../base/linux.ts';
 import { type Memory, putString } from '../base/memory.ts';
 import { HANDLE_BYTES } from '../filesystem/handles.ts';
 import { type InitResult, negotiate } from '../fuse/server/init.ts';
@@ -159,7 +168,7 @@ function probeDescriptors(): Finding {
 function probeSource(source: Source, scratch: Memory): Finding[] {
   const findings = [ok('source', `${source.path} is on ${source.filesystem}${source.readOnly ? ', read-only' : ''}`)];
   findings.push(probeHandles(source, scratch));
-  if (source.filesystem === 'btrfs') findings.push(probeSubvolume(source, scratch));
+  if (source.filesystem === 'btrfs') findings.push(probeSubvolume(source, scratch), ...probeQuotas(source, scratch));
   if (source.readOnly) {
     findings.push(
       warn(
@@ -201,6 +210,41 @@ function probeSubvolume(source: Source, scratch: Memory): Finding {
   return told
     ? ok('subvolumes', 'statx tells them')
     : warn('subvolumes', 'statx does not tell them', 'nothing breaks: sharedext takes them from file handles');
+}
+
+/** Where BTRFS_IOC_FS_INFO answers with the filesystem's id, and its length. */
+const FSID_AT = 16;
+const FSID_BYTES = 16;
+/** BTRFS_QGROUP_LIMIT_MAX_EXCL (include/uapi/linux/btrfs.h). */
+const LIMIT_MAX_EXCLUSIVE = 2;
+
+/** Quota groups whose limit of exclusive bytes clones get round: none is told where quotas are off, or simple (by owner). */
+function probeQuotas(source: Source, scratch: Memory): Finding[] {
+  scratch.bytes.fill(0, 0, 4096);
+  if (sys.ioctl(source.mountFd, BTRFS_IOC_FS_INFO, scratch.address) < 0) return [];
+  const id = Buffer.from(scratch.bytes.subarray(FSID_AT, FSID_AT + FSID_BYTES)).toString('hex');
+  const uuid = id.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+  const folder = `/sys/fs/btrfs/${uuid}/qgroups`;
+  let limited: string[];
+  try {
+    if (readFileSync(join(folder, 'mode'), 'latin1').trim() !== 'qgroup') return [];
+    const groups = readdirSync(folder).filter((name) => /^\d+_\d+$/.test(name));
+    limited = groups.filter((name) => {
+      const flags = Number(readFileSync(join(folder, name, 'limit_flags'), 'latin1'));
+      return (flags & LIMIT_MAX_EXCLUSIVE) !== 0;
+    });
+  } catch {
+    // Quotas are off, or a group was just removed, or the kernel tells nothing of them.
+    return [];
+  }
+  if (limited.length === 0) return [ok('quotas', 'no quota group has a limit of exclusive bytes')];
+  return [
+    warn(
+      'quotas',
+      `limits of exclusive bytes: ${limited.map((name) => name.replace('_', '/')).join(', ')}`,
+      'what has a clone in the store is not exclusive: limit referenced bytes, or enable simple quotas',
+    ),
+  ];
 }
 
 function probeReflinks(source: Source, scratch: Memory): Finding {

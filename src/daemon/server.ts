@@ -177,7 +177,9 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   }
 
   const shared =
-    options.share !== 'none' ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
+    options.share !== 'none'
+      ? openSharing(source, options, backing.ofMappings, state, keeper, undo, given.log)
+      : undefined;
   const own = identityOf(source.mountFd, scratch);
   const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume);
   const { mount, session, spin, idle } = server;

@@ -29,6 +29,7 @@ import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { readOnlyMount } from '../sys/mounts.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
+import type { Log } from './log.ts';
 import type { MountOptions } from './options.ts';
 import { existingDirectory, identityOf, probeReflink, probeSameFilesystem, type Source } from './source.ts';
 import type { State } from './state.ts';
@@ -70,12 +71,13 @@ export function openSharing(
   state: State,
   keeper: Keeper,
   undo: Undo,
+  log: Log,
 ): Sharing {
   const scratch = allocate('the store', PLACE_SCRATCH_BYTES);
   const adopted = keeper.facts !== undefined;
   const { place, parentPath } = adopted
-    ? heldPlace(source, scratch, keeper.facts, keeper, undo)
-    : openPlace(source, options, scratch, keeper, undo);
+    ? heldPlace(source, scratch, keeper.facts, keeper, undo, log)
+    : openPlace(source, options, scratch, keeper, undo, log);
   const readOnlyFd = adopted ? keeper.take(KEPT.readOnly) : readOnlyMount(place.directoryFd, scratch);
   if (readOnlyFd < 0) throw new UserError(`Cannot make a read-only mount of the store: ${errnoText(readOnlyFd)}`);
   undo.push(() => sys.close(readOnlyFd));
@@ -168,6 +170,11 @@ export function makeComposing(source: Source, options: MountOptions, parts: Comp
   );
 }
 
+function leave(place: Place, log: Log): void {
+  const left = place.remove();
+  if (left !== undefined) log('warning', 'unmount', left);
+}
+
 interface StoreFolders {
   readonly directoryFd: number;
   readonly readOnlyFd: number;
@@ -226,17 +233,17 @@ function inodeOf(fd: number, memory: Memory): number {
 }
 
 /** The place of the server before. */
-function heldPlace(source: Source, scratch: Memory, facts: Facts, keeper: Keeper, undo: Undo) {
+function heldPlace(source: Source, scratch: Memory, facts: Facts, keeper: Keeper, undo: Undo, log: Log) {
   const parentPath = facts.storeParent;
   const parentFd = keeper.take(KEPT.storeParent);
   undo.push(() => sys.close(parentFd));
   const options = { calls: sys, scratch, parentFd, parentPath, filesystem: source.filesystem };
   const place = adoptPlace(options, keeper.take(KEPT.store), keeper.take(KEPT.place), facts.place);
-  undo.push(() => place.remove());
+  undo.push(() => leave(place, log));
   return { place, parentPath };
 }
 
-function openPlace(source: Source, options: MountOptions, scratch: Memory, keeper: Keeper, undo: Undo) {
+function openPlace(source: Source, options: MountOptions, scratch: Memory, keeper: Keeper, undo: Undo, log: Log) {
   const parentPath = options.store === undefined ? source.path : existingDirectory('store', options.store);
   putString(scratch, 0, parentPath);
   const parentFd = sys.openat(AT_FDCWD, scratch.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -248,7 +255,7 @@ function openPlace(source: Source, options: MountOptions, scratch: Memory, keepe
     );
   }
   const place: Place = takePlace({ calls: sys, scratch, parentFd, parentPath, filesystem: source.filesystem });
-  undo.push(() => place.remove());
+  undo.push(() => leave(place, log));
   const cloned = probeReflink(place.directoryFd, scratch);
   if (cloned < 0) {
     throw new UserError(

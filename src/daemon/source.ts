@@ -1,6 +1,6 @@
 /** The directory that is mounted over: what it must be, and the descriptors through which it is reached from then on. */
 
-import { realpathSync, statSync } from 'node:fs';
+import { accessSync, constants, realpathSync, statSync } from 'node:fs';
 import { errnoText, UserError } from '../base/errno.ts';
 import {
   AT_EMPTY_PATH,
@@ -69,8 +69,18 @@ export function filesystemFacts(fd: number, scratch: Memory): FilesystemFacts {
     name: names[magic] ?? `a filesystem of type 0x${magic.toString(16)}`,
     totalBytes: getU64(scratch.view, STATFS_BLOCKS) * getU64(scratch.view, STATFS_BSIZE),
     blockBytes: getU64(scratch.view, STATFS_BSIZE),
-    readOnly: (scratch.view.getUint32(STATFS_FLAGS, true) & ST_RDONLY) !== 0,
+    readOnly: (scratch.view.getUint32(STATFS_FLAGS, true) & ST_RDONLY) !== 0 || isReadOnlySubvolume(fd),
   };
+}
+
+/** A read-only snapshot is read-only by itself, on a mount that isn't: btrfs_permission() says EROFS to whoever wants to write. */
+function isReadOnlySubvolume(fd: number): boolean {
+  try {
+    accessSync(`/proc/self/fd/${fd}`, constants.W_OK);
+    return false;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EROFS';
+  }
 }
 
 /** Resolves a path that must be a directory. @throws UserError */

@@ -18,7 +18,7 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { STORE_NAME } from '../mappings/place.ts';
-import { type Caller, isInGroup } from './callers.ts';
+import { type Caller, isInGroup, isRoot } from './callers.ts';
 import {
   F_HANDLE_BYTES,
   foldInode,
@@ -72,14 +72,18 @@ function isStore(m: Mount, at: number): boolean {
   return handleInode(view, at) === m.storeInode && handleSubvolume(view, at) === m.storeSubvolume;
 }
 
-const STORE_NAME_BYTES = Buffer.from(STORE_NAME);
+export const STORE_NAME_BYTES = Buffer.from(STORE_NAME);
 
 /**
  * Whether what the scratch memory's handle stands for, found by `name`, isn't shown: the store, and the empty directory of
  * its name that a btrfs snapshot of the source has in its place.
  */
 export function isHidden(m: Mount, at: number, name: Uint8Array): boolean {
-  if (isStore(m, at)) return true;
+  return isStore(m, at) || isStorePlaceholder(m, at, name);
+}
+
+/** Whether what the scratch memory's handle stands for, found by `name`, is what a btrfs snapshot has in a store's place. */
+export function isStorePlaceholder(m: Mount, at: number, name: Uint8Array): boolean {
   const { view } = m.scratch;
   if (handleInode(view, at) !== PLACEHOLDER_INODE || handleSubvolume(view, at) === 0) return false;
   return STORE_NAME_BYTES.equals(name);
@@ -315,7 +319,10 @@ export function clearSetIds(m: Mount, caller: Caller, fd: number): number {
  */
 export function losePrivileges(m: Mount, r: Request, fd: number, writeFlags: number): number {
   if ((writeFlags & fuse.FUSE_WRITE_KILL_SUIDGID) !== 0) return clearSetIds(m, r, fd);
-  return r.uid === 0 || (writeFlags & fuse.FUSE_WRITE_CACHE) !== 0 ? 0 : clearSetIds(m, r, fd);
+  if ((writeFlags & fuse.FUSE_WRITE_CACHE) !== 0) return 0;
+  const read = statDescriptor(m, fd, c.STATX_BASIC_STATS);
+  if (read < 0 || (m.stat.mode & (c.S_ISUID | c.S_ISGID)) === 0) return Math.min(read, 0);
+  return isRoot(m, r) ? 0 : clearSetIds(m, r, fd);
 }
 
 export function setattr(m: Mount, r: Request): Outcome {
@@ -351,7 +358,7 @@ function setattrNow(m: Mount, r: Request, patient: boolean): Outcome {
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
   // Of a change of nothing the kernel doesn't say whether the caller has CAP_FSETID.
-  const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && r.uid !== 0);
+  const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && !isRoot(m, r));
   if (result >= 0 && clears) result = clearSetIds(m, r, fd);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   change.done();
@@ -386,6 +393,7 @@ function changesNothing(valid: number): boolean {
   return (valid & CHANGES) === 0;
 }
 
+/** Leaves an id as it is: chown(2). */
 const NO_ID = 0xffff_ffff;
 
 /** Owner before mode: a change of owner clears the set-id bits, which the mode may set again. */

@@ -166,6 +166,20 @@ function isDots(bytes: Uint8Array, at: number, length: number): boolean {
   return (length === 1 && bytes[at] === dot) || (length === 2 && bytes[at] === dot && bytes[at + 1] === dot);
 }
 
+/** Whether an open directory's listing, which begins here, has no name but one; false when it can't be read. */
+export function holdsNothingElse(m: Mount, fd: number, name: Uint8Array): boolean {
+  const { view, bytes, address } = m.entries;
+  for (;;) {
+    const length = m.calls.getdents64(fd, address, bytes.length);
+    if (length <= 0) return length === 0;
+    for (let at = 0; at < length; at += view.getUint16(at + DIRENT.reclen, true)) {
+      const from = at + DIRENT.name;
+      const to = bytes.indexOf(0, from);
+      if (!isDots(bytes, from, to - from) && !Buffer.from(name).equals(bytes.subarray(from, to))) return false;
+    }
+  }
+}
+
 /**
  * Writes one entry and returns its bytes: 0 for one that the mount doesn't show, or that is gone already. With `plus` there is room for
  * its attributes, which stay empty without `details`: it is a name only then.

@@ -50,7 +50,7 @@ export function open(m: Mount, r: Request): Outcome {
   if (slot === NO_NODE) return -ESTALE;
   const flags = fuse_open_in.flags.get(m.input.view, r.at);
   const clears = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
-  return openNow(m, { slot, flags, clears, caller: { gid: r.gid, pid: r.pid } }, true);
+  return openNow(m, { slot, flags, clears, caller: { uid: r.uid, gid: r.gid, pid: r.pid } }, true);
 }
 
 /** Goes on with an open, unless it has to wait for others first. Only a `patient` one waits for a file's readers. */

@@ -1,9 +1,10 @@
 /** Names: LOOKUP and FORGET, and what makes, moves and removes directory entries. */
 
-import { EACCES, EEXIST, ENOENT, ESTALE, EXDEV } from '../base/errno.ts';
+import { EACCES, EEXIST, ENOENT, ENOTEMPTY, EOVERFLOW, ESTALE, EXDEV } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
-import type { Address } from '../base/memory.ts';
+import { type Address, putString } from '../base/memory.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
+import { FUSE_INVALID_UIDGID } from '../fuse/wire/constants.ts';
 import {
   fuse_batch_forget_in,
   fuse_forget_in,
@@ -20,17 +21,21 @@ import {
   identify,
   internIdentified,
   isHidden,
+  isStorePlaceholder,
   noteName,
   putEntry,
   putNegativeEntry,
+  STORE_NAME_BYTES,
   slotOf,
   statNode,
 } from './attributes.ts';
+import { holdsNothingElse } from './directories.ts';
 import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { SCRATCH } from './scratch.ts';
 
 const RENAME_EXCHANGE = 2;
+const RENAME_WHITEOUT = 4;
 
 /** The address of something in the request, for a system call to read in place. */
 function inRequest(m: Mount, at: number): Address {
@@ -108,6 +113,8 @@ export function batchForget(m: Mount, r: Request): Outcome {
  * the source, since a default ACL replaces it.
  */
 export function asCaller(m: Mount, r: Request, umask: number, make: () => number): number {
+  // Without a caller the inode would be root's. The kernel refuses such callers itself (may_create(), fsuidgid_has_mapping()).
+  if (r.uid === FUSE_INVALID_UIDGID || r.gid === FUSE_INVALID_UIDGID) return -EOVERFLOW;
   if (m.currentUmask !== umask) {
     m.calls.umask(umask);
     m.currentUmask = umask;
@@ -252,6 +259,31 @@ function hasNoName(m: Mount, slot: number): boolean {
   return statx.nlink.get(m.scratch.view, SCRATCH.statx) === 0;
 }
 
+/**
+ * Takes a name from a directory, by removing it or by moving another one over it. A directory that holds nothing but what a
+ * btrfs snapshot has in the store's place is empty as far as anyone sees: the placeholder goes first. It is nobody's, so nothing
+ * is lost if the server is killed in between, or if the name can't be taken after all.
+ */
+function takeName(m: Mount, dirFd: number, path: Address, take: () => number): number {
+  const result = take();
+  if (result !== -ENOTEMPTY) return result;
+  const fd = m.calls.openat(dirFd, path, c.O_RDONLY | c.O_DIRECTORY | c.O_NOFOLLOW | c.O_CLOEXEC, 0);
+  if (fd < 0) return result;
+  const removed = removeOnlyPlaceholder(m, fd);
+  m.calls.close(fd);
+  return removed < 0 ? removed : take();
+}
+
+/** Removes the store's placeholder if it is all that an open directory holds; -ENOTEMPTY if it isn't. */
+function removeOnlyPlaceholder(m: Mount, fd: number): number {
+  putString(m.scratch, SCRATCH.path, STORE_NAME_BYTES);
+  const name = m.scratch.address + SCRATCH.path;
+  if (handleAt(m, fd, name, 0, SCRATCH.handle) < 0) return -ENOTEMPTY;
+  if (!isStorePlaceholder(m, SCRATCH.handle, STORE_NAME_BYTES)) return -ENOTEMPTY;
+  if (!holdsNothingElse(m, fd, STORE_NAME_BYTES)) return -ENOTEMPTY;
+  return m.calls.unlinkat(fd, name, c.AT_REMOVEDIR);
+}
+
 function remove(m: Mount, r: Request, flags: number): Outcome {
   const parent = slotOf(m, r.nodeid);
   if (parent === NO_NODE) return -ESTALE;
@@ -273,7 +305,7 @@ function remove(m: Mount, r: Request, flags: number): Outcome {
     if (!repeat) repeats.intend(r, m.scratch, named ? handle : -1);
     victim = named ? m.nodes.find(m.scratch, handle) : NO_NODE;
     held = holdVictim(m, victim);
-    result = m.calls.unlinkat(dirFd, path, flags);
+    result = takeName(m, dirFd, path, () => m.calls.unlinkat(dirFd, path, flags));
   }
   settleVictim(m, victim, held, result >= 0);
   m.descriptors.release(parent, dirFd);
@@ -331,21 +363,22 @@ function moveBetween(
     repeats.intend(r, m.scratch, moving ? secondHandle : -1);
   }
   const victim = there ? m.nodes.find(m.scratch, handle) : NO_NODE;
+  const moved = moving ? m.nodes.find(m.scratch, secondHandle) : NO_NODE;
   if (from !== to) {
-    const moved = moving ? m.nodes.find(m.scratch, secondHandle) : NO_NODE;
     if (moved !== NO_NODE && !m.domains.mayBeIn(moved, to)) return -EXDEV;
     const back = (flags & RENAME_EXCHANGE) !== 0 ? victim : NO_NODE;
     if (back !== NO_NODE && !m.domains.mayBeIn(back, from)) return -EXDEV;
   }
   const held = holdVictim(m, victim);
-  // RENAME_WHITEOUT makes a device node, which belongs to the caller.
-  const result = asCaller(m, r, m.currentUmask, () => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags));
+  const change = (): number => m.calls.renameat2(fromFd, oldPath, toFd, newPath, flags);
+  const whiteout = (flags & RENAME_WHITEOUT) !== 0;
+  const result = takeName(m, toFd, newPath, () =>
+    // It makes a device node, which belongs to the caller.
+    whiteout ? asCaller(m, r, m.currentUmask, change) : change(),
+  );
   // An exchange takes no name away.
   settleVictim(m, victim, held, result >= 0 && (flags & RENAME_EXCHANGE) === 0);
-  if (result >= 0 && moving) {
-    const moved = m.nodes.find(m.scratch, secondHandle);
-    if (moved !== NO_NODE) noteName(m, moved, to, nameBytes(m, r.secondName));
-  }
+  if (result >= 0 && moved !== NO_NODE) noteName(m, moved, to, nameBytes(m, r.secondName));
   return result;
 }
 

@@ -2,12 +2,13 @@
  * Where a mount keeps its clones: a folder of its own inside the store, locked for as long as the mount lives.
  *
  *     SOURCE/.sharedext/          the store: root only; on btrfs a subvolume, so that a snapshot of the source holds no clones
+ *     SOURCE/.sharedext/CACHEDIR.TAG    tells programs that make backups to leave the store out: https://bford.info/cachedir/
  *     SOURCE/.sharedext/0/        one mount's clones, and a lock (flock) on the folder
  *     SOURCE/.sharedext/0/c1f-2   a clone: row and generation in hexadecimal
  *     SOURCE/.sharedext/0/p2a     a pack of shared extents (`packs.ts`)
  *     SOURCE/.sharedext/1/        another mount of the same source
  *
- * Nothing is ever deleted that doesn't have a clone's or a pack's name.
+ * Nothing is ever deleted that doesn't have a clone's or a pack's name, but a tag with exactly our content, with the store.
  */
 
 import { EEXIST, ENOENT, ENOTEMPTY, EROFS, errnoText, UserError } from '../base/errno.ts';
@@ -38,12 +39,12 @@ export interface Place {
   readonly storeFd: number;
   /** The store's directory relative to what was given, and the mount's folder in it: for people. */
   readonly name: string;
-  /** Deletes the clones that are left, and the folders that are empty. */
-  remove(): void;
+  /** Deletes the clones that are left, and the folders that are empty. What stays and why, unless others use it. */
+  remove(): string | undefined;
 }
 
 export interface PlaceOptions {
-  readonly calls: k.StoreCalls;
+  readonly calls: k.PlaceCalls;
   readonly scratch: Memory;
   /** The directory that holds the store: open for reading, not O_PATH. */
   readonly parentFd: number;
@@ -60,6 +61,7 @@ export interface PlaceOptions {
 export function takePlace(options: PlaceOptions): Place {
   const { calls, scratch, parentPath } = options;
   const storeFd = openStore(options);
+  keepOutOfBackups(calls, scratch, storeFd);
   for (let index = 0; index < MAX_PLACES; index++) {
     putString(scratch, 0, String(index));
     const made = calls.mkdirat(storeFd, scratch.address, 0o700);
@@ -88,7 +90,7 @@ export function adoptPlace(options: PlaceOptions, storeFd: number, directoryFd: 
 }
 
 function placeOf(options: PlaceOptions, storeFd: number, directoryFd: number, index: number): Place {
-  const { calls, scratch, parentFd } = options;
+  const { calls, scratch, parentFd, parentPath } = options;
   return {
     directoryFd,
     storeFd,
@@ -98,10 +100,16 @@ function placeOf(options: PlaceOptions, storeFd: number, directoryFd: number, in
       putString(scratch, 0, String(index));
       calls.unlinkat(storeFd, scratch.address, c.AT_REMOVEDIR);
       calls.close(directoryFd);
-      calls.close(storeFd);
+      const tagged = removeTag(calls, scratch, storeFd);
       // Fails while another mount has a folder in it, as it should. On btrfs this deletes the subvolume.
       putString(scratch, 0, STORE_NAME);
-      calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+      const removed = calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+      // Another mount may have taken a folder meanwhile.
+      if (tagged && removed < 0) keepOutOfBackups(calls, scratch, storeFd);
+      calls.close(storeFd);
+      if (removed >= 0 || removed === -ENOTEMPTY || removed === -ENOENT) return undefined;
+      const path = `${parentPath}/${STORE_NAME}`;
+      return `the store ${path} is left: ${errnoText(removed)}; the next mount with this store removes it at its end`;
     },
   };
 }
@@ -131,7 +139,8 @@ function openStore(options: PlaceOptions): number {
     // A snapshot shows the store's subvolume as an empty directory that nothing can be made in.
     calls.close(fd);
     putString(scratch, 0, STORE_NAME);
-    calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+    const removed = calls.unlinkat(parentFd, scratch.address, c.AT_REMOVEDIR);
+    if (removed < 0) throw refusal(parentPath, removed);
     fd = -ENOENT;
   }
   if (fd === -ENOENT) {
@@ -186,6 +195,51 @@ function stillNamed(calls: k.StoreCalls, scratch: Memory, storeFd: number, fd: n
   return named >= 0 && getU64(view, STATX_AT + k.STATX.ino) === held;
 }
 
+const TAG_NAME = 'CACHEDIR.TAG';
+const TAG = Buffer.from(
+  'Signature: 8a477f597d28d172789f06886806bc55\n# sharedext keeps reflinks of files here, which the files themselves have all of.\n',
+);
+const FS_NODUMP_FL = 0x40;
+
+/**
+ * Marks the store for programs that make backups: by a tag, and by the flag that dump(8) and xfsdump(8) look at. A store without is as
+ * good. The tag appears whole and is on the disk then, so that it is known for ours.
+ */
+function keepOutOfBackups(calls: k.PlaceCalls, scratch: Memory, storeFd: number): void {
+  const { address, view, bytes } = scratch;
+  if (calls.ioctl(storeFd, c.FS_IOC_GETFLAGS, address + LARGE) >= 0) {
+    view.setUint32(LARGE, view.getUint32(LARGE, true) | FS_NODUMP_FL, true);
+    calls.ioctl(storeFd, c.FS_IOC_SETFLAGS, address + LARGE);
+  }
+  putString(scratch, 0, TAG_NAME);
+  putString(scratch, SECOND, '.');
+  if (calls.statx(storeFd, address, c.AT_SYMLINK_NOFOLLOW, c.STATX_BASIC_STATS, address + STATX_AT) >= 0) return;
+  const fd = calls.openat(storeFd, address + SECOND, c.O_TMPFILE | c.O_WRONLY | c.O_CLOEXEC, 0o600);
+  if (fd < 0) return;
+  bytes.set(TAG, LARGE);
+  putString(scratch, SECOND, '');
+  if (calls.pwrite(fd, address + LARGE, TAG.length, 0) === TAG.length && calls.fsync(fd) >= 0) {
+    calls.linkat(fd, address + SECOND, storeFd, address, c.AT_EMPTY_PATH);
+  }
+  calls.close(fd);
+}
+
+/** Removes the tag if the store holds nothing else, and it is exactly ours. */
+function removeTag(calls: k.PlaceCalls, scratch: Memory, storeFd: number): boolean {
+  let alone = true;
+  eachEntry(calls, scratch, storeFd, (name) => {
+    if (name !== TAG_NAME) alone = false;
+  });
+  if (!alone) return false;
+  putString(scratch, 0, TAG_NAME);
+  const fd = calls.openat(storeFd, scratch.address, c.O_RDONLY | c.O_NOFOLLOW | c.O_NONBLOCK | c.O_CLOEXEC, 0);
+  if (fd < 0) return false;
+  const length = calls.pread(fd, scratch.address + LARGE, TAG.length + 1, 0);
+  calls.close(fd);
+  if (length !== TAG.length || !TAG.equals(scratch.bytes.subarray(LARGE, LARGE + TAG.length))) return false;
+  return calls.unlinkat(storeFd, scratch.address, 0) >= 0;
+}
+
 /** Deletes all clones of a folder, and nothing else in it. */
 function removeClones(calls: k.StoreCalls, scratch: Memory, folderFd: number): void {
   // A new stream each time round: entries are deleted under it.
@@ -204,6 +258,18 @@ function eachName(
   folderFd: number,
   visit: (name: string, address: Address) => void,
 ): void {
+  eachEntry(calls, scratch, folderFd, (name, address) => {
+    if (OUR_NAME.test(name)) visit(name, address);
+  });
+}
+
+/** Tells of every name in a folder but the dots. */
+function eachEntry(
+  calls: k.StoreCalls,
+  scratch: Memory,
+  folderFd: number,
+  visit: (name: string, address: Address) => void,
+): void {
   putString(scratch, 0, '.');
   const fd = calls.openat(folderFd, scratch.address, c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC, 0);
   if (fd < 0) return;
@@ -213,7 +279,7 @@ function eachName(
     for (let at = LARGE; at < LARGE + length; at += scratch.view.getUint16(at + 16, true)) {
       const end = scratch.bytes.indexOf(0, at + 19);
       const name = Buffer.from(scratch.bytes.subarray(at + 19, end)).toString('latin1');
-      if (OUR_NAME.test(name)) visit(name, scratch.address + at + 19);
+      if (name !== '.' && name !== '..') visit(name, scratch.address + at + 19);
     }
   }
   calls.close(fd);

@@ -108,11 +108,8 @@ const MAX_EXTENTS = 16_384;
 const EXTENTS_AT_ONCE = 128;
 /** Dirty pages are written back after 30 s (vm.dirty_expire_centisecs); a file older than this is taken for clean. */
 const DIRTY_WINDOW_MS = 60_000;
-/** When a mapping whose file was deleted is looked at: inodes die some time after their last name. */
-const SUSPECT_DELAYS_MS = [20, 100, 400, 2000, 10_000] as const;
-/** Mappings looked at per step of a pass that a deletion asked for, and of one that nothing asked for. */
-const BUSY_STEP = 64;
-const IDLE_STEP = 4;
+/** The most idle mappings that are dropped in one step. */
+const DROP_STEP = 64;
 /** Idle mappings dropped at a time when a clone has no room, and how often it is tried again. */
 const ROOM_STEP = 8;
 const ROOM_TRIES = 4;
@@ -130,10 +127,7 @@ export class MappingStore {
   #making = 0;
   #bytes = 0;
   readonly #space: Space;
-  readonly #suspects = new Map<number, { attempt: number; dueMs: number }>();
-  /** Rows still to be looked at in the pass that a deletion asked for. */
-  #passLeft = 0;
-  #cursor = 0;
+  readonly #suspects: Suspects;
   /** Idle mappings that are still to be dropped since a clone had no room. */
   #excess = 0;
 
@@ -143,8 +137,7 @@ export class MappingStore {
     this.#space = new Space(options, RESULT_AT);
     this.#rows = options.rows;
     for (const row of this.#rows.alive()) this.#bytes += this.#rows.size(row);
-    // What was suspected before isn't known any more.
-    this.#passLeft = this.#rows.touched;
+    this.#suspects = new Suspects(this.#rows, options.monotonicMs, (row) => this.#check(row));
   }
 
   /** Mappings that exist. */
@@ -272,19 +265,15 @@ export class MappingStore {
    */
   suspect(row: number): void {
     if (this.count === 0) return;
-    if (row >= 0) this.#suspects.set(row, { attempt: 0, dueMs: this.#o.monotonicMs() + SUSPECT_DELAYS_MS[0] });
-    else this.#passLeft = this.#rows.touched;
+    this.#suspects.add(row);
   }
 
   /** Does a little of the work that can wait; to be called some times a second. Returns the number of mappings dropped. */
   tidy(): number {
     const before = this.dropped;
     if (this.count === 0) return 0;
-    this.#checkSuspects();
-    const steps = this.#passLeft > 0 ? Math.min(BUSY_STEP, this.#passLeft) : IDLE_STEP;
-    this.#passLeft = Math.max(0, this.#passLeft - steps);
-    this.#checkSome(steps);
-    if (this.#excess > 0 || this.isSpaceLow()) this.#excess = Math.max(0, this.#excess - this.dropIdle(BUSY_STEP));
+    this.#suspects.tidy();
+    if (this.#excess > 0 || this.isSpaceLow()) this.#excess = Math.max(0, this.#excess - this.dropIdle(DROP_STEP));
     return this.dropped - before;
   }
 
@@ -354,7 +343,7 @@ export class MappingStore {
   #make(file: SharedFile, extents: number): Outcome | Promise<Outcome> {
     const { calls, directoryFd, scratch, filesystem } = this.#o;
     if (this.isSpaceLow()) {
-      this.dropIdle(BUSY_STEP);
+      this.dropIdle(DROP_STEP);
       return 'no-space';
     }
     if (filesystem === 'btrfs') {
@@ -490,33 +479,6 @@ export class MappingStore {
     if (alone !== 1) return false;
     this.#drop(row);
     return true;
-  }
-
-  #checkSuspects(): void {
-    const now = this.#o.monotonicMs();
-    let left = BUSY_STEP;
-    for (const [row, suspect] of this.#suspects) {
-      if (suspect.dueMs > now) continue;
-      if (left-- === 0) return;
-      // Its file can't be gone while someone has it open: it is looked at after the last release.
-      if (this.#rows.users(row) > 0) continue;
-      if (!this.#rows.isAlive(row) || this.#check(row)) {
-        this.#suspects.delete(row);
-        continue;
-      }
-      suspect.attempt++;
-      const delay = SUSPECT_DELAYS_MS[suspect.attempt];
-      if (delay === undefined) this.#suspects.delete(row);
-      else suspect.dueMs = now + delay;
-    }
-  }
-
-  #checkSome(steps: number): void {
-    const { touched } = this.#rows;
-    for (let i = 0; i < steps && touched > 0; i++) {
-      this.#cursor = (this.#cursor + 1) % touched;
-      this.#check(this.#cursor);
-    }
   }
 
   /** Whether free space is, or soon will be, under the floor. */

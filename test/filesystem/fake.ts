@@ -5,6 +5,7 @@
 
 import { EBADF, EMFILE, ENOENT, ENOTDIR } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
+import { PLACEHOLDER_INODE } from '../../src/filesystem/handles.ts';
 import type { Registration } from '../../src/fuse/server/backing.ts';
 import type { Arena } from '../fuse/device.ts';
 
@@ -103,6 +104,11 @@ export class FakeKernel {
     inode.data = Buffer.from(data);
     parent.entries.set(name, inode);
     return inode;
+  }
+
+  /** What a btrfs snapshot has in the place of a subvolume: an empty directory with a number that all such have. */
+  addPlaceholder(parent: Inode, name: string): void {
+    parent.entries.set(name, { ...this.make(c.S_IFDIR | 0o755, 2), ino: PLACEHOLDER_INODE });
   }
 
   /** A reflink of a file beside it. */

@@ -18,12 +18,14 @@ import {
 import * as c from '../../src/base/linux.ts';
 import { setU64 } from '../../src/base/struct.ts';
 import type { SourceCalls } from '../../src/filesystem/calls.ts';
-import { FILEID_XFS_INO64_GEN } from '../../src/filesystem/handles.ts';
+import { FILEID_BTRFS_WITHOUT_PARENT, FILEID_XFS_INO64_GEN, PLACEHOLDER_INODE } from '../../src/filesystem/handles.ts';
 import { statx } from '../../src/fuse/wire/structs.ts';
 import { type Descriptor, type FakeKernel, type Inode, MOUNT_FD } from './fake.ts';
 
 const S_IFLNK = 0o120000;
 const XATTR_CREATE = 1;
+/** Of placeholders, as only btrfs has them. */
+const SUBVOLUME = 5;
 /** Few entries at a time, so that a directory takes several calls. */
 const DIRENTS_AT_ONCE = 160;
 
@@ -94,7 +96,14 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       onInode(dirFd, path, (inode) => {
         const at = arena.at(handle);
         const { view } = arena.memory;
-        if (view.getUint32(at, true) < 12) return -EINVAL;
+        if (view.getUint32(at, true) < 20) return -EINVAL;
+        if (inode.ino === PLACEHOLDER_INODE) {
+          view.setUint32(at, 20, true);
+          view.setInt32(at + 4, FILEID_BTRFS_WITHOUT_PARENT, true);
+          setU64(view, at + 8, inode.ino);
+          setU64(view, at + 16, SUBVOLUME);
+          return 0;
+        }
         view.setUint32(at, 12, true);
         view.setInt32(at + 4, FILEID_XFS_INO64_GEN, true);
         setU64(view, at + 8, inode.ino);

@@ -16,7 +16,10 @@ const OPTIONS = { share: false, entrySeconds: 0 } as const;
 const RENAME_EXCHANGE = 2;
 const XATTR_CREATE = 1;
 
-/** What every case finds: files `a`, `b` (also named `d/linked`), directories `d` and `e`, known to the kernel. */
+/**
+ * What every case finds: files `a`, `b` (also named `d/linked`), directories `d` and `e`, known to the kernel, and `snapshot` and
+ * `fuller`, which hold the placeholder of a store.
+ */
 interface World {
   readonly m: Mounted;
   readonly a: Entry;
@@ -30,7 +33,11 @@ function makeWorld(): World {
   const b = m.kernel.add(m.root, 'b', REGULAR, 'bytes of b');
   const d = m.kernel.add(m.root, 'd', c.S_IFDIR | 0o755);
   const e = m.kernel.add(m.root, 'e', c.S_IFDIR | 0o755);
-  for (const directory of [d, e]) directory.nlink = 2;
+  const snapshot = m.kernel.add(m.root, 'snapshot', c.S_IFDIR | 0o755);
+  const fuller = m.kernel.add(m.root, 'fuller', c.S_IFDIR | 0o755);
+  for (const directory of [d, e, snapshot, fuller]) directory.nlink = 2;
+  for (const directory of [snapshot, fuller]) m.kernel.addPlaceholder(directory, '.sharedext');
+  m.kernel.add(fuller, 'file', REGULAR);
   d.entries.set('linked', b);
   b.nlink = 2;
   m.lookup('b');
@@ -106,6 +113,21 @@ const cases: readonly Case[] = [
   { name: 'UNLINK of nothing', operation: 'UNLINK', nodeid: root, parts: () => [names('nothing')] },
   { name: 'RMDIR', operation: 'RMDIR', nodeid: root, parts: () => [names('e')] },
   { name: 'RMDIR of a directory that is full', operation: 'RMDIR', nodeid: root, parts: () => [names('d')] },
+  {
+    name: "RMDIR of a directory that holds a store's placeholder",
+    operation: 'RMDIR',
+    nodeid: root,
+    parts: () => [names('snapshot')],
+  },
+  {
+    name: "RMDIR of a directory that holds more than a store's placeholder",
+    operation: 'RMDIR',
+    nodeid: root,
+    parts: () => [names('fuller')],
+  },
+  move('e', 'snapshot', 0),
+  move('e', 'fuller', 0),
+  move('e', 'snapshot', RENAME_EXCHANGE),
   move('a', 'moved', 0),
   move('a', 'b', 0),
   move('a', 'moved', 0, (world) => world.d.nodeid),
@@ -235,6 +257,16 @@ function runKilled({ operation, nodeid, parts, taken }: Case, ...kills: readonly
   const reply = answered ?? m.resend(operation, unique, id, ...given);
   return finish(m, taken, reply, world);
 }
+
+test("a store's placeholder goes with the directory that shows empty, and stays with one that doesn't", () => {
+  for (const { name, error, tree } of cases.map((one) => ({ ...run(one), name: one.name }))) {
+    const text = JSON.stringify(tree);
+    const gone = /(RMDIR of a directory that holds a store's|RENAME2 of e to snapshot with flags 0)/.test(name);
+    if (gone) assert.equal(error, 0, name);
+    // Three of them: the store itself, and the two placeholders.
+    assert.equal(text.split('.sharedext').length - 1, gone ? 2 : 3, name);
+  }
+});
 
 for (const one of cases) {
   test(`${one.name} is carried out once, wherever the server is killed`, () => {

@@ -106,7 +106,8 @@ export function settled(): Promise<void> {
 export function storeFiles(source: string): string[] {
   const store = join(source, '.sharedext');
   if (!existsSync(store)) return [];
-  return readdirSync(store).flatMap((place) => readdirSync(join(store, place)).map((name) => join(store, place, name)));
+  const places = readdirSync(store).filter((name) => name !== 'CACHEDIR.TAG');
+  return places.flatMap((place) => readdirSync(join(store, place)).map((name) => join(store, place, name)));
 }
 
 export function residentPages(files: readonly string[]): number {

@@ -35,6 +35,7 @@ export const wantedFlags: readonly InitFlag[] = [
   'FUSE_HAS_IOCTL_DIR', // lsattr and chattr on directories
   'FUSE_DIRECT_IO_ALLOW_MMAP',
   'FUSE_HAS_RESEND', // a later server can take over
+  'FUSE_ALLOW_IDMAP', // containers may have the mount with other ids: see filesystem/callers.ts
 ];
 
 /**
@@ -48,7 +49,6 @@ export const wantedFlags: readonly InitFlag[] = [
  * FUSE_EXPLICIT_INVAL_DATA: we would have to tell of every change behind the mount.
  * FUSE_SECURITY_CTX: labels come by xattr, as on the source.
  * FUSE_CREATE_SUPP_GROUP: the kernel has checked the caller's groups and cleared set-gid before the request comes.
- * FUSE_ALLOW_IDMAP: callers' ids would be left out of most requests.
  * FUSE_OVER_IO_URING: one queue per core, each a thread; this server is one readiness loop.
  */
 

@@ -1,12 +1,13 @@
 /**
  * The trace of `-d`, a line each way:
  *
- *     > 42 LOOKUP n1 "etc" uid 0        a request: unique, operation, node id, names, caller
+ *     > 42 LOOKUP n1 "etc" uid 0        a request: unique, operation, node id, names, caller (by its process where the kernel tells no user)
  *     < 42 LOOKUP 144 bytes             its reply's payload, or the error's name
  */
 
 import { errnoText } from '../../base/errno.ts';
 import type { Memory } from '../../base/memory.ts';
+import { FUSE_INVALID_UIDGID } from '../wire/constants.ts';
 import { type OperationName, operations } from '../wire/operations.ts';
 import type { Observer, Request } from './session.ts';
 
@@ -22,7 +23,7 @@ export function tracer(print: (line: string) => void): Observer {
       const words = [`> ${unique}`, request.operation, `n${request.nodeid}`];
       if (names >= 1) words.push(quoted(input, request.name));
       if (names === 2) words.push(quoted(input, request.secondName));
-      words.push(`uid ${request.uid}`);
+      words.push(request.uid === FUSE_INVALID_UIDGID ? `pid ${request.pid}` : `uid ${request.uid}`);
       print(words.join(' '));
     },
     reply(operation: OperationName, unique: number, outcome: number): void {

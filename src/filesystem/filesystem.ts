@@ -3,7 +3,7 @@
 import type { Handlers } from '../fuse/server/session.ts';
 import { getattr, getStatx, setattr, statfs } from './attributes.ts';
 import { copyFileRange, fallocate, lseek, read, write } from './data.ts';
-import { fsyncdir, type Leftovers, opendir, readdir, releasedir } from './directories.ts';
+import { type Batches, fsyncdir, opendir, readdir, releasedir } from './directories.ts';
 import { fsync, syncfs } from './durability.ts';
 import { create, open, release, tmpfile } from './files.ts';
 import type { Mount } from './mount.ts';
@@ -24,7 +24,7 @@ import {
 import { getxattr, ioctl, listxattr, removexattr, setxattr } from './xattrs.ts';
 
 export function filesystem(m: Mount): Handlers {
-  const leftovers: Leftovers = new Map();
+  const batches: Batches = new Map();
   return {
     LOOKUP: (r) => lookup(m, r),
     FORGET: (r) => forget(m, r),
@@ -56,9 +56,9 @@ export function filesystem(m: Mount): Handlers {
     FSYNCDIR: (r) => fsyncdir(m, r),
     SYNCFS: () => syncfs(m),
     OPENDIR: (r) => opendir(m, r),
-    READDIR: (r) => readdir(m, r, leftovers, false),
-    READDIRPLUS: (r) => readdir(m, r, leftovers, true),
-    RELEASEDIR: (r) => releasedir(m, r, leftovers),
+    READDIR: (r) => readdir(m, r, batches, false),
+    READDIRPLUS: (r) => readdir(m, r, batches, true),
+    RELEASEDIR: (r) => releasedir(m, r, batches),
     GETXATTR: (r) => getxattr(m, r),
     LISTXATTR: (r) => listxattr(m, r),
     SETXATTR: (r) => setxattr(m, r),

@@ -149,6 +149,7 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
         for (; open.position < all.length; open.position++) {
           const [name, inode] = all[open.position] ?? ['', open.inode];
           const length = (19 + name.length + 1 + 7) & ~7;
+          if (length > count && used === 0) return -EINVAL;
           if (used + length > Math.min(count, DIRENTS_AT_ONCE)) break;
           setU64(view, used, inode.ino);
           setU64(view, used + 8, open.position + 1);

@@ -1,6 +1,6 @@
 /** Attributes: how a node is found and described to the kernel, and GETATTR, STATX, SETATTR, STATFS. */
 
-import { EFBIG, EIO, ENFILE, ESTALE } from '../base/errno.ts';
+import { EFBIG, EIO, ENFILE, EPERM, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import type { Address } from '../base/memory.ts';
 import { setU64 } from '../base/struct.ts';
@@ -18,7 +18,7 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { STORE_NAME } from '../mappings/place.ts';
-import { type Caller, isInGroup } from './callers.ts';
+import { CAP_FOWNER, CAP_FSETID, type Caller, holdsCapability, isInGroup } from './callers.ts';
 import {
   F_HANDLE_BYTES,
   foldInode,
@@ -267,21 +267,30 @@ function putTime(m: Mount, at: number, seconds: number, nanoseconds: number): vo
   setU64(m.scratch.view, at + 8, nanoseconds);
 }
 
+/** What a caller loses set-user-ID and set-group-ID by: a change of content, without CAP_FSETID; of owner; or of nothing that is named. */
+type Change = 'content' | 'owner' | 'nothing';
+
 /**
- * Clears set-user-id and set-group-id, as the kernel does for a writer without CAP_FSETID: set-group-id of a file that its group
- * may not run stays if the writer belongs to that group.
+ * Clears set-user-ID and set-group-ID, as the kernel does (fs/attr.c, setattr_should_drop_sgid). Set-group-ID of a file that its group
+ * may not run stays if the caller belongs to that group, and if it has CAP_FSETID: of a change of owner, which takes set-user-ID from
+ * everybody, the kernel doesn't say whether it does. To be called before the change: the group that matters is the one that the file
+ * has until then, and a repeat of the request must find no other.
  */
-export function clearSetIds(m: Mount, caller: Caller, fd: number): number {
+export function clearSetIds(m: Mount, caller: Caller, fd: number, change: Change = 'content'): number {
   const read = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   if (read < 0) return read;
   const mode = statx.mode.get(m.scratch.view, SCRATCH.statx);
-  if ((mode & c.S_IFMT) !== c.S_IFREG) return 0;
+  if ((mode & c.S_IFMT) === c.S_IFDIR) return 0;
   let cleared = mode & ~c.S_ISUID;
   if ((mode & c.S_ISGID) !== 0) {
-    const stays = (mode & c.S_IXGRP) === 0 && isInGroup(m, caller, statx.gid.get(m.scratch.view, SCRATCH.statx));
-    if (!stays) cleared &= ~c.S_ISGID;
+    const gid = statx.gid.get(m.scratch.view, SCRATCH.statx);
+    const mayStay = (mode & c.S_IXGRP) === 0;
+    const capable = (): boolean => change !== 'content' && holdsCapability(m, caller, CAP_FSETID);
+    if (!(mayStay && (isInGroup(m, caller, gid) || capable()))) cleared &= ~c.S_ISGID;
   }
   if (cleared === mode) return 0;
+  const owner = statx.uid.get(m.scratch.view, SCRATCH.statx);
+  if (change === 'nothing' && caller.uid !== owner && !holdsCapability(m, caller, CAP_FOWNER)) return -EPERM;
   return m.calls.fchmodat2(fd, m.scratch.address + SCRATCH.empty, cleared & 0o7777, c.AT_EMPTY_PATH);
 }
 
@@ -304,12 +313,13 @@ export function setattr(m: Mount, r: Request): Outcome {
     m.composing?.changes(composed, from, Number.MAX_SAFE_INTEGER);
     m.composing?.changed(composed);
   }
-  let result = changeOwnerModeTimes(m, fd, at, valid);
+  let result = 0;
+  if (changesNothing(valid)) result = clearSetIds(m, r, fd, m.opens.isWritten(slot) ? 'owner' : 'nothing');
+  else if ((valid & OWNERS) !== 0) result = clearSetIds(m, r, fd, 'owner');
+  else if ((valid & fuse.FATTR_KILL_SUIDGID) !== 0) result = clearSetIds(m, r, fd);
+  if (result >= 0) result = changeOwnerAndMode(m, fd, at, valid);
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
-  // Of a change of nothing the kernel doesn't say whether the caller has CAP_FSETID.
-  const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && r.uid !== 0);
-  if (result >= 0 && clears) result = clearSetIds(m, r, fd);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   m.descriptors.release(slot, fd);
   if (result < 0) return result;
@@ -320,14 +330,16 @@ export function setattr(m: Mount, r: Request): Outcome {
   return putAttributeReply(m, slot);
 }
 
+const OWNERS = fuse.FATTR_UID | fuse.FATTR_GID;
 const TIMES = fuse.FATTR_ATIME | fuse.FATTR_MTIME;
-const CHANGES = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | TIMES;
+const CHANGES = fuse.FATTR_MODE | OWNERS | fuse.FATTR_SIZE | TIMES;
 
 /**
  * Whether nothing is to be changed but what any change of owner changes: set-user-id and set-group-id go, and ctime moves. It comes
  * for a chown that leaves both ids, and before a write that goes by passthrough, which has no request that could carry a flag to
  * clear the bits (measured on Linux 6.18: file_remove_privs comes to fuse_setattr, which leaves the bits to a server that took
- * FUSE_HANDLE_KILLPRIV_V2). The write moves ctime anyway.
+ * FUSE_HANDLE_KILLPRIV_V2). The write moves ctime anyway. Who has the file open for writing may take the bits so; a chown by somebody
+ * who doesn't own the file is refused if it would, and where nobody has it open for writing it is one.
  */
 function changesNothing(valid: number): boolean {
   return (valid & CHANGES) === 0;
@@ -336,10 +348,10 @@ function changesNothing(valid: number): boolean {
 const NO_ID = 0xffff_ffff;
 
 /** Owner before mode: a change of owner clears the set-id bits, which the mode may set again. */
-function changeOwnerModeTimes(m: Mount, fd: number, at: number, valid: number): number {
+function changeOwnerAndMode(m: Mount, fd: number, at: number, valid: number): number {
   const input = m.input.view;
   const empty = m.scratch.address + SCRATCH.empty;
-  if ((valid & (fuse.FATTR_UID | fuse.FATTR_GID)) !== 0 || changesNothing(valid)) {
+  if ((valid & OWNERS) !== 0 || changesNothing(valid)) {
     const uid = (valid & fuse.FATTR_UID) !== 0 ? fuse_setattr_in.uid.get(input, at) : NO_ID;
     const gid = (valid & fuse.FATTR_GID) !== 0 ? fuse_setattr_in.gid.get(input, at) : NO_ID;
     const result = m.calls.fchownat(fd, empty, uid, gid, c.AT_EMPTY_PATH);

@@ -58,7 +58,7 @@ export function open(m: Mount, r: Request): Outcome {
   const flags = fuse_open_in.flags.get(m.input.view, r.at);
   const clear = (fuse_open_in.open_flags.get(m.input.view, r.at) & FUSE_OPEN_KILL_SUIDGID) !== 0;
   // The open may have to wait, and the request is used again.
-  const clearFor = clear ? { gid: r.gid, pid: r.pid } : undefined;
+  const clearFor = clear ? { uid: r.uid, gid: r.gid, pid: r.pid } : undefined;
   if (m.routes.pending(slot) === undefined) return openNow(m, slot, flags, clearFor, true);
   return openAfter(m, slot, flags, clearFor);
 }

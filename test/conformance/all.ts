@@ -23,6 +23,7 @@ import { privileges } from './privileges.ts';
 import { programs } from './programs.ts';
 import { races } from './races.ts';
 import { renames } from './renames.ts';
+import { setIds } from './setids.ts';
 import { sizes } from './sizes.ts';
 import { sparse } from './sparse.ts';
 import { stamps } from './stamps.ts';
@@ -46,6 +47,7 @@ export const subjects: readonly Subject[] = [
   acls,
   xattrs,
   sizes,
+  setIds,
   sparse,
   copying,
   mappings,

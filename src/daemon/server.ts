@@ -8,7 +8,14 @@
 
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
 import type { Journal } from '../base/journal.ts';
-import { AT_EMPTY_PATH, MNT_DETACH, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
+import {
+  AT_EMPTY_PATH,
+  MNT_DETACH,
+  MS_NODIRATIME,
+  MS_RELATIME,
+  PR_SET_SECUREBITS,
+  SECBIT_NO_SETUID_FIXUP,
+} from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
 import type { Composing } from '../filesystem/composing.ts';
 import { NodeDescriptors } from '../filesystem/descriptors.ts';
@@ -32,7 +39,7 @@ import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
 import { IdleProcessors } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
-import { mounts } from '../sys/mounts.ts';
+import { ACCESS_RULES, ACCESS_TIMES, type AccessTimes, mounts } from '../sys/mounts.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import type { Log } from './log.ts';
 import { checkMountpoint } from './mountpoint.ts';
@@ -102,6 +109,14 @@ function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
   return { entrySeconds: value, attributeSeconds: value };
 }
 
+/** How the mount keeps access times: as the options say, and as the source's own mount does where they say nothing. */
+function accessTimesFor({ flags, flagsGiven }: MountOptions, own: AccessTimes): AccessTimes {
+  // Words that only say what isn't to be, such as `atime`, leave the kernel's default.
+  const rule = flags & ACCESS_RULES || MS_RELATIME;
+  const folders = (flagsGiven & MS_NODIRATIME) !== 0 ? flags : own;
+  return ((flagsGiven & ACCESS_RULES) !== 0 ? rule : own & ACCESS_RULES) | (folders & MS_NODIRATIME);
+}
+
 /**
  * Mounts and serves. The promise settles once the kernel has INIT's answer: from then on the mount answers.
  *
@@ -123,7 +138,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const scratch = allocate('setting up', 65_536);
   const source =
     facts === undefined
-      ? openSource(given.source, scratch)
+      ? openSource(given.source, scratch, (own) => accessTimesFor(options, own))
       : adoptSource(facts.source, keeper.take(KEPT.sourceMount), keeper.take(KEPT.source), scratch);
   undo.push(() => source.close());
   if (options.domain === 'subvolume' && source.filesystem !== 'btrfs') {
@@ -173,7 +188,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   let minor: number;
   let attached = true;
   if (facts === undefined) {
-    const flags = options.flags;
+    const flags = (options.flags & ~ACCESS_TIMES) | accessTimesFor(options, source.accessTimes);
     const type = options.subtype ? 'fuse.sharedext' : 'fuse';
     const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other`;
     const mounted = sys.mount(source.path, mountpoint, type, flags, data);

@@ -51,6 +51,8 @@ export interface ComposedOpen {
   /** Changes of it that are on their way, on other threads. */
   changing: number;
   checkedMs: number;
+  /** The look before which the file's access time was last moved. */
+  accessedMs: number;
   /** Where the last read of its own pages ended, which had to wait: for readahead. */
   ownReadEnd: number;
 }
@@ -273,6 +275,7 @@ export class Composing {
       timesKnown: false,
       changing: 0,
       checkedMs: this.#o.monotonicMs(),
+      accessedMs: Number.NEGATIVE_INFINITY,
       ownReadEnd: -1,
     };
   }

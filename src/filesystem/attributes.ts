@@ -1,9 +1,9 @@
 /** Attributes: how a node is found and described to the kernel, and GETATTR, STATX, SETATTR, STATFS. */
 
-import { EFBIG, EIO, ENFILE, EPERM, ESTALE } from '../base/errno.ts';
+import { EIO, ENFILE, EPERM, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import type { Address } from '../base/memory.ts';
-import { setU64 } from '../base/struct.ts';
+import { clipped, copyWords, type Exact, getExact, getU64, setU64 } from '../base/struct.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import * as fuse from '../fuse/wire/constants.ts';
 import {
@@ -149,11 +149,12 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   );
   out.setUint32(at, inode.low, true);
   out.setUint32(at + 4, inode.high, true);
-  fuse_attr.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(source, from)));
-  fuse_attr.blocks.set(out, at, statx.blocks.get(source, from));
-  fuse_attr.atime.set(out, at, statx.atime.get(source, from));
-  fuse_attr.mtime.set(out, at, statx.mtime.get(source, from));
-  fuse_attr.ctime.set(out, at, statx.ctime.get(source, from));
+  copyWords(out, at + fuse_attr.size.offset, source, from + statx.size.offset);
+  putVisibleSize(m, slot, at + fuse_attr.size.offset);
+  copyWords(out, at + fuse_attr.blocks.offset, source, from + statx.blocks.offset);
+  copyWords(out, at + fuse_attr.atime.offset, source, from + statx.atime.offset);
+  copyWords(out, at + fuse_attr.mtime.offset, source, from + statx.mtime.offset);
+  copyWords(out, at + fuse_attr.ctime.offset, source, from + statx.ctime.offset);
   fuse_attr.atimensec.set(out, at, statx.atimensec.get(source, from));
   fuse_attr.mtimensec.set(out, at, statx.mtimensec.get(source, from));
   fuse_attr.ctimensec.set(out, at, statx.ctimensec.get(source, from));
@@ -164,6 +165,13 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   fuse_attr.rdev.set(out, at, encodeDevice(statx.rdev_major.get(source, from), statx.rdev_minor.get(source, from)));
   fuse_attr.blksize.set(out, at, statx.blksize.get(source, from));
   fuse_attr.flags.set(out, at, 0);
+}
+
+/** Replaces a file's size, in the output, by the one that callers of its node see, where that is another. */
+function putVisibleSize(m: Mount, slot: number, at: number): void {
+  const size = getU64(m.output.view, at);
+  const visible = m.routes.visibleSize(slot, size);
+  if (visible !== size) setU64(m.output.view, at, visible);
 }
 
 /** A device number in the kernel's 32-bit form: include/linux/kdev_t.h, new_encode_dev. */
@@ -254,7 +262,7 @@ export function getStatx(m: Mount, r: Request): Outcome {
   );
   out.setUint32(at + statx.ino.offset, inode.low, true);
   out.setUint32(at + statx.ino.offset + 4, inode.high, true);
-  statx.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(out, at)));
+  putVisibleSize(m, slot, at + statx.size.offset);
   const mask = statx.mask.get(out, at) & (c.STATX_BASIC_STATS | c.STATX_BTIME);
   statx.mask.set(out, at, mask);
   // What follows the device numbers is reserved in this protocol; the kernel fills it itself.
@@ -262,9 +270,16 @@ export function getStatx(m: Mount, r: Request): Outcome {
   return fuse_statx_out.structBytes + statx.structBytes;
 }
 
+/** Writes a struct timespec whose seconds are in the request, at an offset of it. */
 function putTime(m: Mount, at: number, seconds: number, nanoseconds: number): void {
-  setU64(m.scratch.view, at, seconds);
+  copyWords(m.scratch.view, at, m.input.view, seconds);
   setU64(m.scratch.view, at + 8, nanoseconds);
+}
+
+/** Writes a struct timespec without seconds, as the special values of utimensat(2) want it. */
+function putSpecialTime(m: Mount, at: number, value: number): void {
+  setU64(m.scratch.view, at, 0);
+  setU64(m.scratch.view, at + 8, value);
 }
 
 /** What a caller loses set-user-ID and set-group-ID by: a change of content, without CAP_FSETID; of owner; or of nothing that is named. */
@@ -309,7 +324,7 @@ export function setattr(m: Mount, r: Request): Outcome {
   const row = m.nodes.openRow(slot);
   const composed = row < 0 ? undefined : m.composing?.of(row);
   if (composed !== undefined) {
-    const from = sizeWanted ? fuse_setattr_in.size.get(input, at) : Number.MAX_SAFE_INTEGER;
+    const from = sizeWanted ? clipped(getExact(input, at + fuse_setattr_in.size.offset)) : Number.MAX_SAFE_INTEGER;
     m.composing?.changes(composed, from, Number.MAX_SAFE_INTEGER);
     m.composing?.changed(composed);
   }
@@ -367,9 +382,7 @@ function changeOwnerAndMode(m: Mount, fd: number, at: number, valid: number): nu
 
 function truncate(m: Mount, slot: number, at: number, valid: number): number {
   const input = m.input.view;
-  const size = fuse_setattr_in.size.get(input, at);
-  // Beyond it numbers aren't exact here, and no file of such a size is made.
-  if (size > Number.MAX_SAFE_INTEGER) return -EFBIG;
+  const size = getExact(input, at + fuse_setattr_in.size.offset);
   const handle = (valid & fuse.FATTR_FH) !== 0 ? fuse_setattr_in.fh.get(input, at) : 0;
   const held = m.opens.descriptor(handle);
   if (held >= 0) return m.calls.ftruncate(held, size);
@@ -385,21 +398,21 @@ function truncate(m: Mount, slot: number, at: number, valid: number): number {
  * truncate(2) to the size that a file has moves no time, while ftruncate(2), which names an open file, does; so does an
  * open with O_TRUNC, which asks for the size 0 as truncate(2) does.
  */
-function cutByName(m: Mount, fd: number, size: number): number {
+function cutByName(m: Mount, fd: number, size: Exact): number {
   const result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
-  if (result < 0 || statx.size.get(m.scratch.view, SCRATCH.statx) === size) return result;
+  if (result < 0 || getExact(m.scratch.view, SCRATCH.statx + statx.size.offset) === size) return result;
   return m.calls.ftruncate(fd, size);
 }
 
 function changeTimes(m: Mount, fd: number, at: number, valid: number): number {
   const input = m.input.view;
   const { times, empty } = SCRATCH;
-  if ((valid & fuse.FATTR_ATIME) === 0) putTime(m, times, 0, c.UTIME_OMIT);
-  else if ((valid & fuse.FATTR_ATIME_NOW) !== 0) putTime(m, times, 0, c.UTIME_NOW);
-  else putTime(m, times, fuse_setattr_in.atime.get(input, at), fuse_setattr_in.atimensec.get(input, at));
-  if ((valid & fuse.FATTR_MTIME) === 0) putTime(m, times + 16, 0, c.UTIME_OMIT);
-  else if ((valid & fuse.FATTR_MTIME_NOW) !== 0) putTime(m, times + 16, 0, c.UTIME_NOW);
-  else putTime(m, times + 16, fuse_setattr_in.mtime.get(input, at), fuse_setattr_in.mtimensec.get(input, at));
+  if ((valid & fuse.FATTR_ATIME) === 0) putSpecialTime(m, times, c.UTIME_OMIT);
+  else if ((valid & fuse.FATTR_ATIME_NOW) !== 0) putSpecialTime(m, times, c.UTIME_NOW);
+  else putTime(m, times, at + fuse_setattr_in.atime.offset, fuse_setattr_in.atimensec.get(input, at));
+  if ((valid & fuse.FATTR_MTIME) === 0) putSpecialTime(m, times + 16, c.UTIME_OMIT);
+  else if ((valid & fuse.FATTR_MTIME_NOW) !== 0) putSpecialTime(m, times + 16, c.UTIME_NOW);
+  else putTime(m, times + 16, at + fuse_setattr_in.mtime.offset, fuse_setattr_in.mtimensec.get(input, at));
   const { address } = m.scratch;
   return m.calls.utimensat(fd, address + empty, address + times, c.AT_EMPTY_PATH);
 }

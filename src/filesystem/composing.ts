@@ -78,6 +78,8 @@ export interface ComposingOptions {
 const FS_NOCOW_FL = 0x0080_0000;
 /** A file with more dirty pages isn't flushed at its open. */
 const MAX_DIRTY_PAGES = 4096;
+/** Sums of a larger file's offsets would not be exact. */
+const MAX_BYTES = 2 ** 52;
 const PROBES = 8;
 const PROBE_EXTENTS = 4;
 const PROBE_BYTES = 1 << 20;
@@ -250,7 +252,7 @@ export class Composing {
     const { calls, filesystem, scratch, isRealtime, composer } = this.#o;
     const open = this.#unknown();
     this.#readTimes(open, fd);
-    if (!open.timesKnown || open.size > Number.MAX_SAFE_INTEGER) return 'changing';
+    if (!open.timesKnown || open.size > MAX_BYTES) return 'changing';
     const inode = statx.ino.get(scratch.view, SCRATCH.statx);
     if (filesystem === 'btrfs') {
       if (calls.ioctl(fd, c.FS_IOC_GETFLAGS, scratch.address + SCRATCH.small) < 0) return 'nocow';

@@ -5,6 +5,7 @@
 
 import { EBADF, EIO, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
+import { addExact, clipped, type Exact, getExact, setExact } from '../base/struct.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import { FUSE_WRITE_CACHE, FUSE_WRITE_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import {
@@ -31,14 +32,20 @@ function composedOf(m: Mount, slot: number): ComposedOpen | undefined {
   return row < 0 ? undefined : m.composing?.of(row);
 }
 
+/** Whether the map of a composed file may have something there: so large a file doesn't take that route, though it may grow on it. */
+function isMapped(offset: Exact): offset is number {
+  return typeof offset === 'number';
+}
+
 export function read(m: Mount, r: Request): Outcome {
   const { view } = m.input;
   const fd = m.opens.descriptor(fuse_read_in.fh.get(view, r.at));
   if (fd < 0) return -EBADF;
-  const composed = composedOf(m, slotOf(m, r.nodeid));
+  const offset = getExact(view, r.at + fuse_read_in.offset.offset);
+  const composed = isMapped(offset) ? composedOf(m, slotOf(m, r.nodeid)) : undefined;
   if (m.composing !== undefined && composed !== undefined) return readComposed(m, r, m.composing, composed, fd);
   const size = Math.min(fuse_read_in.size.get(view, r.at), m.output.bytes.length - PAYLOAD);
-  return readAll(m.calls, fd, m.output.address + PAYLOAD, size, fuse_read_in.offset.get(view, r.at));
+  return readAll(m.calls, fd, m.output.address + PAYLOAD, size, offset);
 }
 
 export function write(m: Mount, r: Request): Outcome {
@@ -47,7 +54,8 @@ export function write(m: Mount, r: Request): Outcome {
   const fd = m.opens.descriptor(handle);
   if (fd < 0) return -EBADF;
   const slot = slotOf(m, r.nodeid);
-  const composed = composedOf(m, slot);
+  const offset = getExact(view, r.at + fuse_write_in.offset.offset);
+  const composed = isMapped(offset) ? composedOf(m, slot) : undefined;
   if (m.composing !== undefined && composed !== undefined) {
     const waits = (m.opens.handleFlags(handle) & HANDLE_SYNCS) !== 0;
     return writeComposed(m, r, m.composing, composed, fd, waits);
@@ -61,7 +69,7 @@ export function write(m: Mount, r: Request): Outcome {
   }
   // What an append that comes again has written already is at its place.
   const before = appendedBefore(m, r, fd, slot, size);
-  const at = fuse_write_in.offset.get(view, r.at) + before;
+  const at = addExact(offset, before);
   const whole = (writeFlags & FUSE_WRITE_CACHE) !== 0;
   const result = writeAll(m.calls, fd, m.input.address + r.data + before, size - before, at, whole);
   if (result < 0 && (before === 0 || whole)) return result;
@@ -76,7 +84,8 @@ function appendedBefore(m: Mount, r: Request, fd: number, slot: number, size: nu
   if ((fuse_write_in.flags.get(m.input.view, r.at) & c.O_APPEND) === 0 || slot === NO_NODE) return 0;
   const row = m.nodes.openRow(slot);
   const end = m.calls.lseek(fd, 0, c.SEEK_END);
-  if (row < 0 || end < 0) return 0;
+  // Beyond 2^53 the end isn't exact.
+  if (row < 0 || end < 0 || end > Number.MAX_SAFE_INTEGER) return 0;
   return Math.min(size, Math.max(0, end - m.opens.appendAt(row, r.uniqueLow, r.uniqueHigh, end)));
 }
 
@@ -85,10 +94,10 @@ export function fallocate(m: Mount, r: Request): Outcome {
   const fd = m.opens.descriptor(fuse_fallocate_in.fh.get(view, r.at));
   if (fd < 0) return -EBADF;
   const mode = fuse_fallocate_in.mode.get(view, r.at);
-  const offset = fuse_fallocate_in.offset.get(view, r.at);
-  const length = fuse_fallocate_in.length.get(view, r.at);
+  const offset = getExact(view, r.at + fuse_fallocate_in.offset.offset);
+  const length = getExact(view, r.at + fuse_fallocate_in.length.offset);
   const composed = composedOf(m, slotOf(m, r.nodeid));
-  if (composed !== undefined) m.composing?.changes(composed, offset, offset + length);
+  if (composed !== undefined) m.composing?.changes(composed, clipped(offset), clipped(Number(offset) + Number(length)));
   return m.calls.fallocate.later(fd, mode, offset, length).then((result) => {
     if (composed !== undefined) m.composing?.changed(composed);
     return finishWith(result);
@@ -102,10 +111,11 @@ export function lseek(m: Mount, r: Request): Outcome {
   const { view } = m.input;
   const fd = m.routes.openForReading(slot);
   if (fd < 0) return fd;
-  const result = m.calls.lseek(fd, fuse_lseek_in.offset.get(view, r.at), fuse_lseek_in.whence.get(view, r.at));
+  const offset = getExact(view, r.at + fuse_lseek_in.offset.offset);
+  const result = m.calls.lseekExact(fd, offset, fuse_lseek_in.whence.get(view, r.at));
   m.calls.close(fd);
-  if (result < 0) return result;
-  fuse_lseek_out.offset.set(m.output.view, PAYLOAD, result);
+  if (result < 0) return Number(result);
+  setExact(m.output.view, PAYLOAD + fuse_lseek_out.offset.offset, result);
   return fuse_lseek_out.structBytes;
 }
 
@@ -136,8 +146,8 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
   }
   const length = Math.min(fuse_copy_file_range_in.len.get(view, r.at), MAX_COPY_BYTES);
   const copyFlags = fuse_copy_file_range_in.flags.get(view, r.at);
-  const at = fuse_copy_file_range_in.off_out.get(view, r.at);
-  const offset = fuse_copy_file_range_in.off_in.get(view, r.at);
+  const at = getExact(view, r.at + fuse_copy_file_range_in.off_out.offset);
+  const offset = getExact(view, r.at + fuse_copy_file_range_in.off_in.offset);
   const sought = m.calls.lseek(input, offset, 0);
   const placed = m.calls.lseek(output, at, 0);
   if (sought < 0 || placed < 0) {
@@ -146,7 +156,7 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
     return Math.min(sought, placed);
   }
   const composed = composedOf(m, to);
-  if (composed !== undefined) m.composing?.changes(composed, at, at + length);
+  if (composed !== undefined) m.composing?.changes(composed, clipped(at), clipped(addExact(at, length)));
   const finish = (copied: number): number => {
     if (composed !== undefined) m.composing?.changed(composed);
     m.calls.close(input);
@@ -155,7 +165,8 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
     m.backing.drop(from, m.nodes.generation(from));
     return copied < 0 ? copied : putCopied(m, copied, reply64);
   };
-  const ready = length <= COPIED_AT_ONCE_BYTES && m.isClean(input, offset, length) && m.isClean(output, at, length);
+  const atOnce = length <= COPIED_AT_ONCE_BYTES && isMapped(offset) && isMapped(at);
+  const ready = atOnce && m.isClean(input, offset, length) && m.isClean(output, at, length);
   if (ready) return finish(m.calls.copyFileRange(input, 0, output, 0, length, copyFlags));
   return m.calls.copyFileRange.later(input, 0, output, 0, length, copyFlags).then(
     (copied): Finish =>

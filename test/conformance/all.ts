@@ -8,6 +8,7 @@ import { directories } from './directories.ts';
 import { errors } from './errors.ts';
 import { flags } from './flags.ts';
 import { handles } from './handles.ts';
+import { huge } from './huge.ts';
 import { lastNames } from './lastnames.ts';
 import { limits } from './limits.ts';
 import { links } from './links.ts';
@@ -48,6 +49,7 @@ export const subjects: readonly Subject[] = [
   xattrs,
   sizes,
   setIds,
+  huge,
   sparse,
   copying,
   mappings,

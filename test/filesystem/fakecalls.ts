@@ -15,7 +15,7 @@ import {
   ESTALE,
 } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
-import { setU64 } from '../../src/base/struct.ts';
+import { type Exact, setU64 } from '../../src/base/struct.ts';
 import type { SourceCalls } from '../../src/filesystem/calls.ts';
 import { FILEID_XFS_INO64_GEN } from '../../src/filesystem/handles.ts';
 import { statx } from '../../src/fuse/wire/structs.ts';
@@ -72,6 +72,14 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
   };
   const masked = (mode: number): number => mode & ~k.umask;
 
+  const seek = call('lseek', (fd: number, at: Exact, whence: number) =>
+    onFile(fd, (open) => {
+      const offset = Number(at);
+      if (whence > 4 || offset < 0) return -EINVAL;
+      open.position = offset;
+      return offset;
+    }),
+  );
   return {
     openat: call('openat', (dirFd: number, path: number, flags: number, mode: number) => {
       if ((flags & c.O_TMPFILE) === c.O_TMPFILE) return k.openInode(k.make(c.S_IFREG | masked(mode), 0), flags);
@@ -106,8 +114,9 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       return k.close(fd);
     },
     pread: later(
-      call('pread', (fd: number, buffer: number, count: number, offset: number) =>
+      call('pread', (fd: number, buffer: number, count: number, at: Exact) =>
         onFile(fd, ({ inode }) => {
+          const offset = Number(at);
           const part = inode.data.subarray(offset, offset + Math.min(count, k.transferLimit));
           arena.bytes(buffer, part.length).set(part);
           return part.length;
@@ -115,8 +124,9 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       ),
     ),
     pwrite: later(
-      call('pwrite', (fd: number, buffer: number, wanted: number, offset: number) =>
+      call('pwrite', (fd: number, buffer: number, wanted: number, at: Exact) =>
         onFile(fd, ({ inode, flags }) => {
+          const offset = Number(at);
           const count = Math.min(wanted, k.transferLimit);
           if ((flags & c.O_ACCMODE) === c.O_RDONLY) return -EBADF;
           if (offset > 1 << 20) return -EINVAL;
@@ -133,13 +143,8 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
     pwritev2: () => -EOPNOTSUPP,
     fcntl: () => -EOPNOTSUPP,
     posixFadvise: () => 0,
-    lseek: call('lseek', (fd: number, offset: number, whence: number) =>
-      onFile(fd, (open) => {
-        if (whence > 4 || offset < 0) return -EINVAL;
-        open.position = offset;
-        return offset;
-      }),
-    ),
+    lseek: seek,
+    lseekExact: seek,
     getdents64: call('getdents64', (fd: number, buffer: number, count: number) =>
       onFile(fd, (open) => {
         const all: [string, Inode][] = [['.', open.inode], ['..', open.inode], ...open.inode.entries];
@@ -277,8 +282,9 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       }),
     ),
     ftruncate: later(
-      call('ftruncate', (fd: number, length: number) =>
+      call('ftruncate', (fd: number, size: Exact) =>
         onFile(fd, ({ inode, flags }) => {
+          const length = Number(size);
           if ((flags & c.O_ACCMODE) === c.O_RDONLY || length > 1 << 20) return -EINVAL;
           const data = Buffer.alloc(length);
           inode.data.copy(data);

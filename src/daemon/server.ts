@@ -11,8 +11,10 @@ import type { Journal } from '../base/journal.ts';
 import {
   AT_EMPTY_PATH,
   MNT_DETACH,
+  MS_DIRSYNC,
   MS_NODIRATIME,
   MS_RELATIME,
+  MS_SYNCHRONOUS,
   PR_SET_SECUREBITS,
   SECBIT_NO_SETUID_FIXUP,
 } from '../base/linux.ts';
@@ -326,7 +328,9 @@ function assemble(
   };
   const descriptors = new NodeDescriptors(sys, nodes, source.mountFd, given.keeper);
   const parts = shared?.composed;
-  const composing = parts === undefined ? undefined : makeComposing(source, options, parts, scratch);
+  // What `sync` promises is kept by relaying, see `files.ts`.
+  const composes = parts !== undefined && (options.flags & MS_SYNCHRONOUS) === 0;
+  const composing = composes ? makeComposing(source, options, parts, scratch) : undefined;
   const routes = new Routes({
     calls: sys,
     nodes,
@@ -359,6 +363,10 @@ function assemble(
     scratch,
     entries: allocate('directory entries', 65_536),
     cache,
+    syncs: {
+      files: (options.flags & MS_SYNCHRONOUS) !== 0,
+      names: (options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC)) !== 0,
+    },
     fills: new Fills(Math.min(cache.entrySeconds, cache.attributeSeconds), Date.now),
     ownSubvolume,
     storeInode: shared?.inode ?? -1,

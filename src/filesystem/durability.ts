@@ -1,13 +1,22 @@
-/** FSYNC, FSYNCDIR, SYNCFS: what waits for the device, on other threads. */
+/**
+ * FSYNC, FSYNCDIR, SYNCFS: what waits for the device, on other threads. And what mounts with `sync` and `dirsync` have on the device
+ * before a request is answered.
+ *
+ * A change of content waits on another thread. A change of names or extended attributes waits here, and everybody with it: what
+ * tells a repeat of such a request from another one remembers only one (`repeats.ts`). Where the wait fails, the caller gets the error;
+ * what the reply would have counted as looked up or open stays so until the mount's end, on a filesystem that is failing.
+ */
 
 import { EBADF, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
-import type { Finish, Outcome, Request } from '../fuse/server/session.ts';
+import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import { FUSE_FSYNC_FDATASYNC } from '../fuse/wire/constants.ts';
 import { fuse_fsync_in } from '../fuse/wire/structs.ts';
 import { finishWith, slotOf } from './attributes.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
+
+type Handler = (r: Request) => Outcome;
 
 async function sync(m: Mount, nodeid: number, fd: number, dataOnly: boolean, close: boolean): Promise<Finish> {
   const result = dataOnly ? await m.calls.fdatasync.later(fd) : await m.calls.fsync.later(fd);
@@ -35,6 +44,64 @@ export function fsync(m: Mount, r: Request): Outcome {
   if (fd < 0) return fd;
   const dataOnly = (fuse_fsync_in.fsync_flags.get(m.input.view, r.at) & FUSE_FSYNC_FDATASYNC) !== 0;
   return sync(m, r.nodeid, fd, dataOnly, true);
+}
+
+/** A descriptor to sync a node by, or a negated errno. */
+function openToSync(m: Mount, slot: number): number {
+  if (slot === NO_NODE) return -ESTALE;
+  const flags = c.O_RDONLY | c.O_NONBLOCK | c.O_CLOEXEC;
+  return m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), flags);
+}
+
+/** Special files and links have nothing but attributes, which go with their names, and can't be opened for it. */
+function isSyncable(m: Mount, slot: number): boolean {
+  return slot !== NO_NODE && (m.nodes.type(slot) === c.S_IFREG || m.nodes.type(slot) === c.S_IFDIR);
+}
+
+/** Syncs nodes that the handler changes, when it has, before the reply: all that `nodes` names. */
+export function syncingNodes(m: Mount, handle: Handler, nodes: (r: Request) => readonly number[]): Handler {
+  return (r) => {
+    const outcome = handle(r);
+    if (typeof outcome !== 'number' || outcome < 0) return outcome;
+    for (const nodeid of nodes(r)) {
+      const slot = slotOf(m, nodeid);
+      if (!isSyncable(m, slot)) continue;
+      const fd = openToSync(m, slot);
+      // A folder that was removed meanwhile has nothing to keep.
+      if (fd === -ESTALE) continue;
+      if (fd < 0) return fd;
+      const synced = m.calls.fsync(fd);
+      m.calls.close(fd);
+      if (synced < 0) return synced;
+    }
+    return outcome;
+  };
+}
+
+/** Syncs a file whose content or attributes the handler changes, when it has, on another thread, before the reply. */
+export function syncingFile(m: Mount, handle: Handler, node: (r: Request) => number): Handler {
+  return (r) => {
+    const slot = slotOf(m, node(r));
+    const outcome = handle(r);
+    if (!isSyncable(m, slot) || (typeof outcome === 'number' && outcome < 0)) return outcome;
+    return syncAfter(m, slot, outcome);
+  };
+}
+
+async function syncAfter(m: Mount, slot: number, outcome: number | Promise<Finish>): Promise<Finish> {
+  const length = typeof outcome === 'number' ? outcome : (await outcome)();
+  if (length < 0) return () => length;
+  // Other requests use the output while this one waits.
+  const reply = m.output.bytes.slice(PAYLOAD, PAYLOAD + length);
+  const fd = openToSync(m, slot);
+  if (fd < 0) return finishWith(fd);
+  const synced = await m.calls.fsync.later(fd);
+  m.calls.close(fd);
+  return () => {
+    if (synced < 0) return synced;
+    m.output.bytes.set(reply, PAYLOAD);
+    return length;
+  };
 }
 
 export function syncfs(m: Mount): Outcome {

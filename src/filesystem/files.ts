@@ -280,7 +280,8 @@ function addBacked(m: Mount, slot: number, fd: number, mapping: number, maps: bo
     if (mapping >= 0) m.routes.countOwn('backing');
     shared = -1;
     const kept = m.backing.take(slot, m.nodes.generation(slot));
-    backingId = kept > 0 ? kept : m.backing.open(fd);
+    // A write by passthrough goes to a backing file that isn't on this mount, and knows nothing of its `sync`: such a mount relays.
+    backingId = m.syncs.files ? -1 : kept > 0 ? kept : m.backing.open(fd);
     route = backingId < 0 ? ROUTE_RELAYED : ROUTE_OWN;
   }
   const row = m.opens.add(slot, route, maps, route === ROUTE_RELAYED ? 0 : backingId, shared);

@@ -143,6 +143,7 @@ export class Mounted {
       scratch,
       entries: arena.allocate(4096),
       cache: { entrySeconds: options.entrySeconds, attributeSeconds: 1 },
+      syncs: { files: false, names: false },
       fills: new Fills(options.entrySeconds, () => kernel.nowMs),
       ownSubvolume: 0,
       storeInode: this.store.ino,

@@ -145,7 +145,7 @@ export const huge: Subject = {
         const name = join(dir, 'file');
         put(name);
         // XFS keeps times until 2486, and btrfs any: where there is a limit, it is the nearest time that is kept.
-        for (const seconds of [-(2n ** 31n), -1n, 2n ** 32n, 16_299_260_424n, 2n ** 53n + 1n, 2n ** 62n + 1n]) {
+        for (const seconds of [-(2n ** 31n) + 1n, -1n, 2n ** 32n, 16_299_260_424n, 2n ** 53n + 1n, 2n ** 62n + 1n]) {
           posix.setTimes(name, seconds * 1_000_000_000n + 999n, seconds * 1_000_000_000n);
           const { atimeNs, mtimeNs } = posix.stat(name);
           const limited = atimeNs / 1_000_000_000n === 16_299_260_424n;

@@ -57,9 +57,26 @@ export const OPEN_TREE_CLOEXEC = O_CLOEXEC;
 export const MOUNT_ATTR_RDONLY = 0x1;
 export const MOUNT_ATTR_NOSUID = 0x2;
 export const MOUNT_ATTR_NODEV = 0x4;
-export const MOUNT_ATTR_NOATIME = 0x10;
-/** The field that NOATIME is a value of; it must be cleared when it is set. */
+/** A field of three bits, with three values; it must be cleared when it is set. */
 export const MOUNT_ATTR__ATIME = 0x70;
+export const MOUNT_ATTR_RELATIME = 0;
+export const MOUNT_ATTR_NOATIME = 0x10;
+export const MOUNT_ATTR_STRICTATIME = 0x20;
+export const MOUNT_ATTR_NODIRATIME = 0x80;
+
+/** Flags of mount(2). */
+export const MS_SYNCHRONOUS = 16;
+export const MS_REMOUNT = 32;
+export const MS_DIRSYNC = 128;
+export const MS_NOATIME = 1024;
+export const MS_NODIRATIME = 2048;
+export const MS_RELATIME = 1 << 21;
+export const MS_STRICTATIME = 1 << 24;
+/** Flags that statfs(2) shows of a mount. */
+export const ST_RDONLY = 1;
+export const ST_NOATIME = 1024;
+export const ST_NODIRATIME = 2048;
+export const ST_RELATIME = 4096;
 
 export const FICLONE = 0x40049409;
 export const FICLONERANGE = 0x4020940d;

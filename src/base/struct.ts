@@ -21,7 +21,7 @@ export type Struct<Names extends string> = { readonly structName: string; readon
 
 const TWO_TO_32 = 0x1_0000_0000;
 
-/** Reads 64 bits as a number: exact up to 2^53, as file sizes and offsets that filesystems accept are. */
+/** Reads 64 bits as a number: exact up to 2^53. Files may be larger, and times later: `copyWords` and `getExact` are for those. */
 export function getU64(view: DataView, at: number): number {
   return view.getUint32(at, true) + view.getUint32(at + 4, true) * TWO_TO_32;
 }
@@ -35,6 +35,38 @@ export function getI64(view: DataView, at: number): number {
 export function setU64(view: DataView, at: number, value: number): void {
   view.setUint32(at, (value % TWO_TO_32) >>> 0, true);
   view.setUint32(at + 4, Math.floor(value / TWO_TO_32) >>> 0, true);
+}
+
+/** A number as far as sums with what one request can hold stay exact, and a bigint otherwise: for what is passed on to a call. */
+export type Exact = number | bigint;
+
+const EXACT_SUMS = 2 ** 52;
+
+/** Reads 64 bits as a signed integer, exactly. */
+export function getExact(view: DataView, at: number): Exact {
+  const rounded = getI64(view, at);
+  return Math.abs(rounded) < EXACT_SUMS ? rounded : view.getBigInt64(at, true);
+}
+
+export function setExact(view: DataView, at: number, value: Exact): void {
+  if (typeof value === 'number') setU64(view, at, value);
+  else view.setBigInt64(at, value, true);
+}
+
+/** The sum of an offset or a size and a number of bytes. */
+export function addExact(value: Exact, bytes: number): Exact {
+  return typeof value === 'number' ? value + bytes : value + BigInt(bytes);
+}
+
+/** The value as a number that reckons with what is nearer to the start of a file than 2^53: beyond, it isn't exact, and none is needed. */
+export function clipped(value: Exact): number {
+  return Math.min(Number(value), Number.MAX_SAFE_INTEGER);
+}
+
+/** Copies 64 bits as they are. */
+export function copyWords(to: DataView, toAt: number, from: DataView, fromAt: number): void {
+  to.setUint32(toAt, from.getUint32(fromAt, true), true);
+  to.setUint32(toAt + 4, from.getUint32(fromAt + 4, true), true);
 }
 
 function accessor(type: FieldType, offset: number): Field {

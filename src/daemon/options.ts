@@ -3,6 +3,7 @@
  */
 
 import { UserError } from '../base/errno.ts';
+import * as c from '../base/linux.ts';
 import type { DomainRule } from '../filesystem/domains.ts';
 import type { ShareRule } from '../filesystem/routes/choose.ts';
 
@@ -16,19 +17,30 @@ const flags: Readonly<Record<string, { readonly set?: number; readonly clear?: n
   nodev: { set: 4 },
   exec: { clear: 8 },
   noexec: { set: 8 },
-  async: { clear: 16 },
-  sync: { set: 16 },
-  dirsync: { set: 128 },
-  atime: { clear: 1024 },
-  noatime: { set: 1024 },
-  diratime: { clear: 2048 },
-  nodiratime: { set: 2048 },
-  relatime: { set: 1 << 21 },
-  norelatime: { clear: 1 << 21 },
-  strictatime: { set: 1 << 24 },
+  async: { clear: c.MS_SYNCHRONOUS },
+  sync: { set: c.MS_SYNCHRONOUS },
+  dirsync: { set: c.MS_DIRSYNC },
+  atime: { clear: c.MS_NOATIME },
+  noatime: { set: c.MS_NOATIME, clear: c.MS_RELATIME | c.MS_STRICTATIME },
+  diratime: { clear: c.MS_NODIRATIME },
+  nodiratime: { set: c.MS_NODIRATIME },
+  relatime: { set: c.MS_RELATIME, clear: c.MS_NOATIME | c.MS_STRICTATIME },
+  norelatime: { clear: c.MS_RELATIME },
+  strictatime: { set: c.MS_STRICTATIME, clear: c.MS_NOATIME | c.MS_RELATIME },
   lazytime: { set: 1 << 25 },
   nolazytime: { clear: 1 << 25 },
 };
+
+/** The flags that words set, of those that the kernel shows of a mount; other words say nothing here. */
+export function flagsOf(words: readonly string[]): number {
+  return words.reduce((sum, word) => sum | (Object.hasOwn(flags, word) ? (flags[word]?.set ?? 0) : 0), 0);
+}
+
+/** The flags that a word sets or clears. */
+export function flagsNamedBy(word: string): number {
+  const flag = Object.hasOwn(flags, word) ? flags[word] : undefined;
+  return (flag?.set ?? 0) | (flag?.clear ?? 0);
+}
 
 /** Words for mount(8), systemd and fstab, which say nothing to a filesystem. */
 const ignored = new Set([
@@ -132,6 +144,8 @@ export interface MountOptions {
   readonly live: readonly string[];
   /** Flags of mount(2). */
   readonly flags: number;
+  /** Those of them that a word sets or clears; the others are as they are on the source's own mount, or not set. */
+  readonly flagsGiven: number;
   readonly store: string | undefined;
   readonly cache: CacheOption;
   readonly settleMs: number;
@@ -243,6 +257,7 @@ export function parseOptions(texts: readonly string[]): MountOptions {
     share: 'all',
     live: [],
     flags: 0,
+    flagsGiven: 0,
     store: undefined,
     cache: 'auto',
     settleMs: 1000,
@@ -277,8 +292,10 @@ function applyOption(draft: Draft, word: string): void {
   }
   if (value === undefined) {
     const flag = Object.hasOwn(flags, name) ? flags[name] : undefined;
-    if (flag !== undefined) draft.flags = (draft.flags | (flag.set ?? 0)) & ~(flag.clear ?? 0);
-    else if (name === 'sharedext') draft.share = 'all';
+    if (flag !== undefined) {
+      draft.flags = (draft.flags & ~(flag.clear ?? 0)) | (flag.set ?? 0);
+      draft.flagsGiven |= flagsNamedBy(name);
+    } else if (name === 'sharedext') draft.share = 'all';
     else if (name === 'nosharedext') draft.share = 'none';
     else if (name === 'nosubtype') draft.subtype = false;
     else if (name === 'remount') throw new UserError('Cannot remount: unmount, and mount again with the new options');

@@ -8,7 +8,17 @@
 
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
 import type { Journal } from '../base/journal.ts';
-import { AT_EMPTY_PATH, MNT_DETACH, MS_RDONLY, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP } from '../base/linux.ts';
+import {
+  AT_EMPTY_PATH,
+  MNT_DETACH,
+  MS_DIRSYNC,
+  MS_NODIRATIME,
+  MS_RDONLY,
+  MS_RELATIME,
+  MS_SYNCHRONOUS,
+  PR_SET_SECUREBITS,
+  SECBIT_NO_SETUID_FIXUP,
+} from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
 import { NodeDescriptors } from '../filesystem/descriptors.ts';
 import { reopenHandles } from '../filesystem/files.ts';
@@ -37,7 +47,7 @@ import { FuseBackingFiles, FuseDevice, openFuseDevice } from '../sys/fuse.ts';
 import { IdleProcessors } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
-import { mounts } from '../sys/mounts.ts';
+import { ACCESS_RULES, ACCESS_TIMES, type AccessTimes, mounts } from '../sys/mounts.ts';
 import { DetachedFiles } from './detached.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import type { Log } from './log.ts';
@@ -110,6 +120,14 @@ function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
   return { entrySeconds: value, attributeSeconds: value };
 }
 
+/** How the mount keeps access times: as the options say, and as the source's own mount does where they say nothing. */
+function accessTimesFor({ flags, flagsGiven }: MountOptions, own: AccessTimes): AccessTimes {
+  // Words that only say what isn't to be, such as `atime`, leave the kernel's default.
+  const rule = flags & ACCESS_RULES || MS_RELATIME;
+  const folders = (flagsGiven & MS_NODIRATIME) !== 0 ? flags : own;
+  return ((flagsGiven & ACCESS_RULES) !== 0 ? rule : own & ACCESS_RULES) | (folders & MS_NODIRATIME);
+}
+
 /**
  * Mounts and serves. The promise settles once the kernel has INIT's answer: from then on the mount answers.
  *
@@ -131,7 +149,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const scratch = allocate('setting up', 65_536);
   const source =
     facts === undefined
-      ? openSource(given.source, scratch)
+      ? openSource(given.source, scratch, (own) => accessTimesFor(options, own))
       : adoptSource(facts.source, keeper.take(KEPT.sourceMount), keeper.take(KEPT.source), scratch);
   undo.push(() => source.close());
   if (options.domain === 'subvolume' && source.filesystem !== 'btrfs') {
@@ -188,7 +206,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   let minor: number;
   let attached = true;
   if (facts === undefined) {
-    const flags = options.flags;
+    const flags = (options.flags & ~ACCESS_TIMES) | accessTimesFor(options, source.accessTimes);
     const type = options.subtype ? 'fuse.sharedext' : 'fuse';
     const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other`;
     const mounted = sys.mount(source.path, mountpoint, type, flags, data);
@@ -330,7 +348,9 @@ function assemble(
   };
   const descriptors = new NodeDescriptors(sys, nodes, source.mountFd, given.keeper);
   const parts = shared?.composed;
-  const composing = parts === undefined ? undefined : makeComposing(source, options, parts, scratch);
+  // What `sync` promises is kept by relaying, see `files.ts`.
+  const composes = parts !== undefined && (options.flags & MS_SYNCHRONOUS) === 0;
+  const composing = composes ? makeComposing(source, options, parts, scratch) : undefined;
   const writable = (options.flags & MS_RDONLY) === 0;
   const detached = new DetachedFiles(given.mountpoint, given.log);
   const routes = new Routes({
@@ -347,6 +367,7 @@ function assemble(
     share: options.share === 'none' ? 'all' : options.share,
     writable,
     settleMs: options.settleMs,
+    relays: (options.flags & MS_SYNCHRONOUS) !== 0,
     patienceMs: PATIENCE_MS,
     now: Date.now,
     monotonicMs,
@@ -375,6 +396,10 @@ function assemble(
     stat: new Stat(scratch, SCRATCH.statx),
     entries: allocate('directory entries', 65_536),
     cache,
+    syncs: {
+      files: (options.flags & MS_SYNCHRONOUS) !== 0,
+      names: (options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC)) !== 0,
+    },
     fills: new Fills(Math.min(cache.entrySeconds, cache.attributeSeconds), Date.now),
     ownSubvolume,
     storeInode: shared?.inode ?? -1,

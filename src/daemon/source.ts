@@ -12,6 +12,7 @@ import {
   O_RDONLY,
   O_RDWR,
   O_TMPFILE,
+  ST_RDONLY,
   XFS_SUPER_MAGIC,
 } from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
@@ -19,7 +20,7 @@ import { putString } from '../base/memory.ts';
 import { getU64 } from '../base/struct.ts';
 import { F_HANDLE_BYTES, handleInode, handleSubvolume } from '../filesystem/handles.ts';
 import { close, fstatfs, ioctl, nameToHandleAt, openat, pwrite } from '../sys/libc.ts';
-import { privateMount } from '../sys/mounts.ts';
+import { type AccessTimes, accessTimesOf, privateMount, setAccessTimes } from '../sys/mounts.ts';
 
 export interface Source {
   /** As given, with links resolved. */
@@ -33,6 +34,8 @@ export interface Source {
   /** The unit of allocation. */
   readonly blockBytes: number;
   readonly readOnly: boolean;
+  /** How the directory's own mount keeps access times. */
+  readonly accessTimes: AccessTimes;
   close(): void;
 }
 
@@ -51,13 +54,13 @@ const STATFS_TYPE = 0;
 const STATFS_BSIZE = 8;
 const STATFS_BLOCKS = 16;
 const STATFS_FLAGS = 80;
-const ST_RDONLY = 1;
 
 export interface FilesystemFacts {
   readonly name: string;
   readonly totalBytes: number;
   readonly blockBytes: number;
   readonly readOnly: boolean;
+  readonly accessTimes: AccessTimes;
 }
 
 /** What statfs(2) says of an open directory's filesystem. */
@@ -65,11 +68,13 @@ export function filesystemFacts(fd: number, scratch: Memory): FilesystemFacts {
   const result = fstatfs(fd, scratch.address);
   if (result < 0) throw new UserError(`Cannot look at the source's filesystem: ${errnoText(result)}`);
   const magic = scratch.view.getUint32(STATFS_TYPE, true);
+  const flags = scratch.view.getUint32(STATFS_FLAGS, true);
   return {
     name: names[magic] ?? `a filesystem of type 0x${magic.toString(16)}`,
     totalBytes: getU64(scratch.view, STATFS_BLOCKS) * getU64(scratch.view, STATFS_BSIZE),
     blockBytes: getU64(scratch.view, STATFS_BSIZE),
-    readOnly: (scratch.view.getUint32(STATFS_FLAGS, true) & ST_RDONLY) !== 0 || isReadOnlySubvolume(fd),
+    readOnly: (flags & ST_RDONLY) !== 0 || isReadOnlySubvolume(fd),
+    accessTimes: accessTimesOf(flags),
   };
 }
 
@@ -104,8 +109,17 @@ function pathTrouble(code: string, path: string): string {
   return `a mount whose server is gone is there (Transport endpoint is not connected), try "umount -l ${path}"`;
 }
 
-/** @throws UserError for what can't be served, with the reason and the way out. */
-export function openSource(path: string, scratch: Memory): Source {
+/**
+ * Opens the directory. What is read below it moves access times as `accessTimes` says, given how the directory's own mount keeps them,
+ * which is what holds without it.
+ *
+ * @throws UserError for what can't be served, with the reason and the way out.
+ */
+export function openSource(
+  path: string,
+  scratch: Memory,
+  accessTimes: (own: AccessTimes) => AccessTimes = (own) => own,
+): Source {
   const real = existingDirectory('source', path);
   putString(scratch, 0, real);
   const directoryFd = openat(AT_FDCWD, scratch.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -117,7 +131,7 @@ export function openSource(path: string, scratch: Memory): Source {
       `Cannot serve the source ${path}: it is on ${facts.name}, which makes no reflinks; use a directory on btrfs or XFS`,
     );
   }
-  const mountFd = openPrivate(real, scratch);
+  const mountFd = openPrivate(real, accessTimes(facts.accessTimes), scratch);
   if (mountFd < 0) {
     close(directoryFd);
     throw new UserError(
@@ -142,6 +156,7 @@ function sourceOf(
     totalBytes: facts.totalBytes,
     blockBytes: facts.blockBytes,
     readOnly: facts.readOnly,
+    accessTimes: facts.accessTimes,
     close() {
       close(mountFd);
       close(directoryFd);
@@ -157,11 +172,12 @@ export function adoptSource(path: string, mountFd: number, directoryFd: number, 
 }
 
 /** open_by_handle_at(2) wants a descriptor that isn't O_PATH; it holds the private mount. */
-function openPrivate(path: string, scratch: Memory): number {
+function openPrivate(path: string, accessTimes: AccessTimes, scratch: Memory): number {
   const tree = privateMount(path, scratch);
   if (tree < 0) return tree;
+  let fd = setAccessTimes(tree, accessTimes, scratch);
   putString(scratch, 0, '.');
-  const fd = openat(tree, scratch.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (fd >= 0) fd = openat(tree, scratch.address, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   close(tree);
   return fd;
 }

@@ -1,9 +1,9 @@
 /** Attributes: how a node is found and described to the kernel, and GETATTR, STATX, SETATTR, STATFS. */
 
-import { EAGAIN, EFBIG, EIO, ENFILE, ESTALE } from '../base/errno.ts';
+import { EAGAIN, EIO, ENFILE, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import type { Address } from '../base/memory.ts';
-import { setU64 } from '../base/struct.ts';
+import { clipped, copyWords, type Exact, getExact, getU64, setU64 } from '../base/struct.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import * as fuse from '../fuse/wire/constants.ts';
 import {
@@ -18,7 +18,6 @@ import {
   statx,
 } from '../fuse/wire/structs.ts';
 import { STORE_NAME } from '../mappings/place.ts';
-import { type Caller, isInGroup, isRoot } from './callers.ts';
 import {
   F_HANDLE_BYTES,
   foldInode,
@@ -32,6 +31,7 @@ import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { leaseWait, revisit } from './revisit.ts';
 import { SCRATCH } from './scratch.ts';
+import { clearSetIds } from './setids.ts';
 
 const LOOKUP_MASK = c.STATX_BASIC_STATS | c.STATX_SUBVOL;
 /** How often a name that is being replaced is looked at again before ESTALE is passed on. */
@@ -173,11 +173,12 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   );
   out.setUint32(at, inode.low, true);
   out.setUint32(at + 4, inode.high, true);
-  fuse_attr.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(source, from)));
-  fuse_attr.blocks.set(out, at, statx.blocks.get(source, from));
-  fuse_attr.atime.set(out, at, statx.atime.get(source, from));
-  fuse_attr.mtime.set(out, at, statx.mtime.get(source, from));
-  fuse_attr.ctime.set(out, at, statx.ctime.get(source, from));
+  copyWords(out, at + fuse_attr.size.offset, source, from + statx.size.offset);
+  putVisibleSize(m, slot, at + fuse_attr.size.offset);
+  copyWords(out, at + fuse_attr.blocks.offset, source, from + statx.blocks.offset);
+  copyWords(out, at + fuse_attr.atime.offset, source, from + statx.atime.offset);
+  copyWords(out, at + fuse_attr.mtime.offset, source, from + statx.mtime.offset);
+  copyWords(out, at + fuse_attr.ctime.offset, source, from + statx.ctime.offset);
   fuse_attr.atimensec.set(out, at, statx.atimensec.get(source, from));
   fuse_attr.mtimensec.set(out, at, statx.mtimensec.get(source, from));
   fuse_attr.ctimensec.set(out, at, statx.ctimensec.get(source, from));
@@ -188,6 +189,13 @@ function putAttributes(m: Mount, at: number, slot: number): void {
   fuse_attr.rdev.set(out, at, encodeDevice(statx.rdev_major.get(source, from), statx.rdev_minor.get(source, from)));
   fuse_attr.blksize.set(out, at, statx.blksize.get(source, from));
   fuse_attr.flags.set(out, at, 0);
+}
+
+/** Replaces a file's size, in the output, by the one that callers of its node see, where that is another. */
+function putVisibleSize(m: Mount, slot: number, at: number): void {
+  const size = getU64(m.output.view, at);
+  const visible = m.routes.visibleSize(slot, size);
+  if (visible !== size) setU64(m.output.view, at, visible);
 }
 
 /** A device number in the kernel's 32-bit form: include/linux/kdev_t.h, new_encode_dev. */
@@ -281,7 +289,7 @@ export function getStatx(m: Mount, r: Request): Outcome {
   );
   out.setUint32(at + statx.ino.offset, inode.low, true);
   out.setUint32(at + statx.ino.offset + 4, inode.high, true);
-  statx.size.set(out, at, m.routes.visibleSize(slot, statx.size.get(out, at)));
+  putVisibleSize(m, slot, at + statx.size.offset);
   const mask = statx.mask.get(out, at) & (c.STATX_BASIC_STATS | c.STATX_BTIME);
   statx.mask.set(out, at, mask);
   // What follows the device numbers is reserved in this protocol; the kernel fills it itself.
@@ -289,40 +297,16 @@ export function getStatx(m: Mount, r: Request): Outcome {
   return fuse_statx_out.structBytes + statx.structBytes;
 }
 
+/** Writes a struct timespec whose seconds are in the request, at an offset of it. */
 function putTime(m: Mount, at: number, seconds: number, nanoseconds: number): void {
-  setU64(m.scratch.view, at, seconds);
+  copyWords(m.scratch.view, at, m.input.view, seconds);
   setU64(m.scratch.view, at + 8, nanoseconds);
 }
 
-/**
- * Clears set-user-id and set-group-id, as the kernel does for a writer without CAP_FSETID: set-group-id of a file that its group
- * may not run stays if the writer belongs to that group.
- */
-export function clearSetIds(m: Mount, caller: Caller, fd: number): number {
-  const read = statDescriptor(m, fd, c.STATX_BASIC_STATS);
-  if (read < 0) return read;
-  const mode = statx.mode.get(m.scratch.view, SCRATCH.statx);
-  if ((mode & c.S_IFMT) !== c.S_IFREG) return 0;
-  let cleared = mode & ~c.S_ISUID;
-  if ((mode & c.S_ISGID) !== 0) {
-    const stays = (mode & c.S_IXGRP) === 0 && isInGroup(m, caller, statx.gid.get(m.scratch.view, SCRATCH.statx));
-    if (!stays) cleared &= ~c.S_ISGID;
-  }
-  if (cleared === mode) return 0;
-  return m.calls.fchmodat2(fd, m.scratch.address + SCRATCH.empty, cleared & 0o7777, c.AT_EMPTY_PATH);
-}
-
-/**
- * A write by somebody without CAP_FSETID takes set-user-id and set-group-id away (fs/inode.c: file_remove_privs). The kernel says so
- * in the write's flags as far as it knows of the bits: it doesn't know those that were set around the mount. Pages of a map are
- * written by nobody.
- */
-export function losePrivileges(m: Mount, r: Request, fd: number, writeFlags: number): number {
-  if ((writeFlags & fuse.FUSE_WRITE_KILL_SUIDGID) !== 0) return clearSetIds(m, r, fd);
-  if ((writeFlags & fuse.FUSE_WRITE_CACHE) !== 0) return 0;
-  const read = statDescriptor(m, fd, c.STATX_BASIC_STATS);
-  if (read < 0 || (m.stat.mode & (c.S_ISUID | c.S_ISGID)) === 0) return Math.min(read, 0);
-  return isRoot(m, r) ? 0 : clearSetIds(m, r, fd);
+/** Writes a struct timespec without seconds, as the special values of utimensat(2) want it. */
+function putSpecialTime(m: Mount, at: number, value: number): void {
+  setU64(m.scratch.view, at, 0);
+  setU64(m.scratch.view, at + 8, value);
 }
 
 export function setattr(m: Mount, r: Request): Outcome {
@@ -352,14 +336,15 @@ function setattrNow(m: Mount, r: Request, patient: boolean): Outcome {
     m.descriptors.release(slot, fd);
     return looked < 0 ? looked : putAttributeReply(m, slot);
   }
-  const from = sizeWanted ? fuse_setattr_in.size.get(input, at) : Number.MAX_SAFE_INTEGER;
+  const from = sizeWanted ? clipped(getExact(input, at + fuse_setattr_in.size.offset)) : Number.MAX_SAFE_INTEGER;
   const change = m.routes.change(slot, fd, from, Number.MAX_SAFE_INTEGER);
-  let result = changeOwnerModeTimes(m, fd, at, valid);
+  let result = 0;
+  if (changesNothing(valid)) result = clearSetIds(m, r, fd, m.opens.isWritten(slot) ? 'owner' : 'nothing');
+  else if ((valid & OWNERS) !== 0) result = clearSetIds(m, r, fd, 'owner');
+  else if ((valid & fuse.FATTR_KILL_SUIDGID) !== 0) result = clearSetIds(m, r, fd);
+  if (result >= 0) result = changeOwnerAndMode(m, fd, at, valid);
   if (result >= 0 && sizeWanted) result = truncate(m, slot, at, valid);
   if (result >= 0 && (valid & TIMES) !== 0) result = changeTimes(m, fd, at, valid);
-  // Of a change of nothing the kernel doesn't say whether the caller has CAP_FSETID.
-  const clears = (valid & fuse.FATTR_KILL_SUIDGID) !== 0 || (changesNothing(valid) && !isRoot(m, r));
-  if (result >= 0 && clears) result = clearSetIds(m, r, fd);
   if (result >= 0) result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   change.done();
   m.descriptors.release(slot, fd);
@@ -380,14 +365,16 @@ function leased(m: Mount, r: Request, result: number, truncates: boolean, tries 
   });
 }
 
+const OWNERS = fuse.FATTR_UID | fuse.FATTR_GID;
 const TIMES = fuse.FATTR_ATIME | fuse.FATTR_MTIME;
-const CHANGES = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | TIMES;
+const CHANGES = fuse.FATTR_MODE | OWNERS | fuse.FATTR_SIZE | TIMES;
 
 /**
  * Whether nothing is to be changed but what any change of owner changes: set-user-id and set-group-id go, and ctime moves. It comes
  * for a chown that leaves both ids, and before a write that goes by passthrough, which has no request that could carry a flag to
  * clear the bits (measured on Linux 6.18: file_remove_privs comes to fuse_setattr, which leaves the bits to a server that took
- * FUSE_HANDLE_KILLPRIV_V2). The write moves ctime anyway.
+ * FUSE_HANDLE_KILLPRIV_V2). The write moves ctime anyway. Who has the file open for writing may take the bits so; a chown by somebody
+ * who doesn't own the file is refused if it would, and where nobody has it open for writing it is one.
  */
 function changesNothing(valid: number): boolean {
   return (valid & CHANGES) === 0;
@@ -397,10 +384,10 @@ function changesNothing(valid: number): boolean {
 const NO_ID = 0xffff_ffff;
 
 /** Owner before mode: a change of owner clears the set-id bits, which the mode may set again. */
-function changeOwnerModeTimes(m: Mount, fd: number, at: number, valid: number): number {
+function changeOwnerAndMode(m: Mount, fd: number, at: number, valid: number): number {
   const input = m.input.view;
   const empty = m.scratch.address + SCRATCH.empty;
-  if ((valid & (fuse.FATTR_UID | fuse.FATTR_GID)) !== 0 || changesNothing(valid)) {
+  if ((valid & OWNERS) !== 0 || changesNothing(valid)) {
     const uid = (valid & fuse.FATTR_UID) !== 0 ? fuse_setattr_in.uid.get(input, at) : NO_ID;
     const gid = (valid & fuse.FATTR_GID) !== 0 ? fuse_setattr_in.gid.get(input, at) : NO_ID;
     const result = m.calls.fchownat(fd, empty, uid, gid, c.AT_EMPTY_PATH);
@@ -416,9 +403,7 @@ function changeOwnerModeTimes(m: Mount, fd: number, at: number, valid: number): 
 
 function truncate(m: Mount, slot: number, at: number, valid: number): number {
   const input = m.input.view;
-  const size = fuse_setattr_in.size.get(input, at);
-  // Beyond it numbers aren't exact here, and no file of such a size is made.
-  if (size > Number.MAX_SAFE_INTEGER) return -EFBIG;
+  const size = getExact(input, at + fuse_setattr_in.size.offset);
   const handle = (valid & fuse.FATTR_FH) !== 0 ? fuse_setattr_in.fh.get(input, at) : 0;
   const held = m.opens.descriptor(handle);
   if (held >= 0) return m.calls.ftruncate(held, size);
@@ -434,21 +419,21 @@ function truncate(m: Mount, slot: number, at: number, valid: number): number {
  * truncate(2) to the size that a file has moves no time, while ftruncate(2), which names an open file, does; so does an
  * open with O_TRUNC, which asks for the size 0 as truncate(2) does.
  */
-function cutByName(m: Mount, fd: number, size: number): number {
+function cutByName(m: Mount, fd: number, size: Exact): number {
   const result = statDescriptor(m, fd, c.STATX_BASIC_STATS);
-  if (result < 0 || statx.size.get(m.scratch.view, SCRATCH.statx) === size) return result;
+  if (result < 0 || getExact(m.scratch.view, SCRATCH.statx + statx.size.offset) === size) return result;
   return m.calls.ftruncate(fd, size);
 }
 
 function changeTimes(m: Mount, fd: number, at: number, valid: number): number {
   const input = m.input.view;
   const { times, empty } = SCRATCH;
-  if ((valid & fuse.FATTR_ATIME) === 0) putTime(m, times, 0, c.UTIME_OMIT);
-  else if ((valid & fuse.FATTR_ATIME_NOW) !== 0) putTime(m, times, 0, c.UTIME_NOW);
-  else putTime(m, times, fuse_setattr_in.atime.get(input, at), fuse_setattr_in.atimensec.get(input, at));
-  if ((valid & fuse.FATTR_MTIME) === 0) putTime(m, times + 16, 0, c.UTIME_OMIT);
-  else if ((valid & fuse.FATTR_MTIME_NOW) !== 0) putTime(m, times + 16, 0, c.UTIME_NOW);
-  else putTime(m, times + 16, fuse_setattr_in.mtime.get(input, at), fuse_setattr_in.mtimensec.get(input, at));
+  if ((valid & fuse.FATTR_ATIME) === 0) putSpecialTime(m, times, c.UTIME_OMIT);
+  else if ((valid & fuse.FATTR_ATIME_NOW) !== 0) putSpecialTime(m, times, c.UTIME_NOW);
+  else putTime(m, times, at + fuse_setattr_in.atime.offset, fuse_setattr_in.atimensec.get(input, at));
+  if ((valid & fuse.FATTR_MTIME) === 0) putSpecialTime(m, times + 16, c.UTIME_OMIT);
+  else if ((valid & fuse.FATTR_MTIME_NOW) !== 0) putSpecialTime(m, times + 16, c.UTIME_NOW);
+  else putTime(m, times + 16, at + fuse_setattr_in.mtime.offset, fuse_setattr_in.mtimensec.get(input, at));
   const { address } = m.scratch;
   return m.calls.utimensat(fd, address + empty, address + times, c.AT_EMPTY_PATH);
 }

@@ -18,36 +18,59 @@ export interface Caller {
   readonly pid: number;
 }
 
+/** Capabilities by number: linux/capability.h. */
+export const CAP_FOWNER = 3;
+export const CAP_FSETID = 4;
+
 /**
- * The numbers behind a word of the caller's /proc/PID/status. Of a caller in another PID namespace (number 0), or with more groups
- * than fit the memory, nothing is known.
+ * What /proc/PID/status says of the caller. Of one in another PID namespace (number 0), or with more groups than fit the memory,
+ * nothing is known.
  */
-function statusNumbers(m: Mount, pid: number, word: 'Uid' | 'Gid' | 'Groups'): readonly string[] {
+function statusOf(m: Mount, caller: Caller): string {
   const { address, bytes } = m.entries;
-  putString(m.entries, 0, `/proc/${pid}/status`);
+  putString(m.entries, 0, `/proc/${caller.pid}/status`);
   const fd = m.calls.openat(c.AT_FDCWD, address, c.O_RDONLY | c.O_CLOEXEC, 0);
-  if (fd < 0) return [];
+  if (fd < 0) return '';
   const length = m.calls.pread(fd, address, bytes.length, 0);
   m.calls.close(fd);
-  if (length <= 0) return [];
-  const status = Buffer.from(bytes.subarray(0, length)).toString('latin1');
-  const line = new RegExp(`^${word}:\t([\\d \t]*)\n`, 'm').exec(status)?.[1] ?? '';
-  return line.split(/[ \t]/);
+  return length <= 0 ? '' : Buffer.from(bytes.subarray(0, length)).toString('latin1');
 }
 
 /** Of the four ids in a line of the status (real, effective, saved, filesystem) the one that counts here. */
 const FILESYSTEM_ID = 3;
 
-/** Whether the caller is root; one of whom nothing is known isn't. */
-export function isRoot(m: Mount, caller: Caller): boolean {
-  if (caller.uid !== FUSE_INVALID_UIDGID) return caller.uid === 0;
-  return statusNumbers(m, caller.pid, 'Uid')[FILESYSTEM_ID] === '0';
+/** The numbers behind a word of a status. */
+function numbersIn(status: string, word: 'Uid' | 'Gid' | 'Groups'): readonly string[] {
+  const line = new RegExp(`^${word}:\t([\\d \t]*)\n`, 'm').exec(status)?.[1] ?? '';
+  return line.split(/[ \t]/);
+}
+
+/** The user that the caller is to filesystems, or -1 where nothing is known. */
+export function uidOf(m: Mount, caller: Caller): number {
+  if (caller.uid !== FUSE_INVALID_UIDGID) return caller.uid;
+  return Number(numbersIn(statusOf(m, caller), 'Uid')[FILESYSTEM_ID] ?? -1);
 }
 
 /** Whether the caller belongs to a group, also by a supplementary one; one of whom nothing is known doesn't. */
 export function isInGroup(m: Mount, caller: Caller, gid: number): boolean {
   if (caller.gid === gid) return true;
-  if (caller.gid === FUSE_INVALID_UIDGID && statusNumbers(m, caller.pid, 'Gid')[FILESYSTEM_ID] === String(gid))
-    return true;
-  return statusNumbers(m, caller.pid, 'Groups').includes(String(gid));
+  const status = statusOf(m, caller);
+  if (caller.gid === FUSE_INVALID_UIDGID && numbersIn(status, 'Gid')[FILESYSTEM_ID] === String(gid)) return true;
+  return numbersIn(status, 'Groups').includes(String(gid));
+}
+
+/** Whether the caller holds a capability that counts for files here: in our own user namespace. Of whom nothing is known doesn't. */
+export function holdsCapability(m: Mount, caller: Caller, capability: number): boolean {
+  const effective = BigInt(`0x${/^CapEff:\t([\da-f]+)\n/m.exec(statusOf(m, caller))?.[1] ?? '0'}`);
+  if (((effective >> BigInt(capability)) & 1n) === 0n) return false;
+  return userNamespace(m, caller.pid) === userNamespace(m, 'self');
+}
+
+/** What names a process's user namespace. */
+function userNamespace(m: Mount, process: number | 'self'): string {
+  const { address, bytes } = m.entries;
+  const [path, target, room] = [0, 64, 64];
+  putString(m.entries, path, `/proc/${process}/ns/user`);
+  const length = m.calls.readlinkat(c.AT_FDCWD, address + path, address + target, room);
+  return length < 0 ? `unknown of ${process}` : Buffer.from(bytes.subarray(target, target + length)).toString('latin1');
 }

@@ -4,6 +4,7 @@
  */
 
 import type { Address } from '../base/memory.ts';
+import type { Exact } from '../base/struct.ts';
 
 interface Call<A extends readonly unknown[]> {
   (...args: A): number;
@@ -16,11 +17,13 @@ export interface SourceCalls {
   openByHandleAt(mountFd: number, handle: Address, flags: number): number;
   nameToHandleAt(dirFd: number, path: Address, handle: Address, mountId: Address, flags: number): number;
   close(fd: number): number;
-  pread: Call<[fd: number, buffer: Address, count: number, offset: number]>;
-  pwrite: Call<[fd: number, buffer: Address, count: number, offset: number]>;
+  pread: Call<[fd: number, buffer: Address, count: number, offset: Exact]>;
+  pwrite: Call<[fd: number, buffer: Address, count: number, offset: Exact]>;
   preadv2(fd: number, vector: Address, count: number, offset: number, flags: number): number;
   pwritev2(fd: number, vector: Address, count: number, offset: number, flags: number): number;
-  lseek(fd: number, offset: number, whence: number): number;
+  lseek(fd: number, offset: Exact, whence: number): number;
+  /** The same with an exact result. */
+  lseekExact(fd: number, offset: Exact, whence: number): Exact;
   fcntl(fd: number, command: number, argument: number): number;
   /** Returns the error number itself: posix_fadvise(2). */
   posixFadvise(fd: number, offset: number, length: number, advice: number): number;
@@ -39,8 +42,8 @@ export interface SourceCalls {
   faccessat2(dirFd: number, path: Address, mode: number, flags: number): number;
   fchownat(dirFd: number, path: Address, uid: number, gid: number, flags: number): number;
   utimensat(dirFd: number, path: Address, times: Address, flags: number): number;
-  ftruncate: Call<[fd: number, length: number]>;
-  fallocate: Call<[fd: number, mode: number, offset: number, length: number]>;
+  ftruncate: Call<[fd: number, length: Exact]>;
+  fallocate: Call<[fd: number, mode: number, offset: Exact, length: Exact]>;
   fsync: Call<[fd: number]>;
   fdatasync: Call<[fd: number]>;
   syncfs: Call<[fd: number]>;

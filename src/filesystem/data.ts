@@ -5,6 +5,7 @@
 
 import { EBADF, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
+import { addExact, clipped, getExact, setExact } from '../base/struct.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import {
   fuse_copy_file_range_in,
@@ -16,9 +17,11 @@ import {
   fuse_write_in,
   fuse_write_out,
 } from '../fuse/wire/structs.ts';
-import { finishWith, losePrivileges, slotOf } from './attributes.ts';
+import { finishWith, slotOf } from './attributes.ts';
 import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
+import { isMapped } from './routes/composed.ts';
+import { losePrivileges } from './setids.ts';
 
 export function read(m: Mount, r: Request): Outcome {
   const slot = slotOf(m, r.nodeid);
@@ -39,13 +42,13 @@ export function fallocate(m: Mount, r: Request): Outcome {
   const fd = m.opens.descriptor(fuse_fallocate_in.fh.get(view, r.at));
   if (fd < 0) return -EBADF;
   const mode = fuse_fallocate_in.mode.get(view, r.at);
-  const offset = fuse_fallocate_in.offset.get(view, r.at);
-  const length = fuse_fallocate_in.length.get(view, r.at);
+  const offset = getExact(view, r.at + fuse_fallocate_in.offset.offset);
+  const length = getExact(view, r.at + fuse_fallocate_in.length.offset);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const lost = losePrivileges(m, r, fd, 0);
   if (lost < 0) return lost;
-  const change = m.routes.change(slot, fd, offset, offset + length);
+  const change = m.routes.change(slot, fd, clipped(offset), clipped(Number(offset) + Number(length)));
   return m.calls.fallocate.later(fd, mode, offset, length).then((result) => {
     change.done();
     return finishWith(result);
@@ -59,10 +62,11 @@ export function lseek(m: Mount, r: Request): Outcome {
   const { view } = m.input;
   const fd = m.routes.openForReading(slot);
   if (fd < 0) return fd;
-  const result = m.calls.lseek(fd, fuse_lseek_in.offset.get(view, r.at), fuse_lseek_in.whence.get(view, r.at));
+  const offset = getExact(view, r.at + fuse_lseek_in.offset.offset);
+  const result = m.calls.lseekExact(fd, offset, fuse_lseek_in.whence.get(view, r.at));
   m.calls.close(fd);
-  if (result < 0) return result;
-  fuse_lseek_out.offset.set(m.output.view, PAYLOAD, result);
+  if (result < 0) return Number(result);
+  setExact(m.output.view, PAYLOAD + fuse_lseek_out.offset.offset, result);
   return fuse_lseek_out.structBytes;
 }
 
@@ -93,8 +97,8 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
   }
   const length = Math.min(fuse_copy_file_range_in.len.get(view, r.at), MAX_COPY_BYTES);
   const copyFlags = fuse_copy_file_range_in.flags.get(view, r.at);
-  const at = fuse_copy_file_range_in.off_out.get(view, r.at);
-  const offset = fuse_copy_file_range_in.off_in.get(view, r.at);
+  const at = getExact(view, r.at + fuse_copy_file_range_in.off_out.offset);
+  const offset = getExact(view, r.at + fuse_copy_file_range_in.off_in.offset);
   const sought = m.calls.lseek(input, offset, 0);
   const placed = m.calls.lseek(output, at, 0);
   if (sought < 0 || placed < 0) {
@@ -108,7 +112,7 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
     m.calls.close(output);
     return lost;
   }
-  const change = m.routes.change(to, output, at, at + length);
+  const change = m.routes.change(to, output, clipped(at), clipped(addExact(at, length)));
   const finish = (copied: number): number => {
     change.done();
     m.calls.close(input);
@@ -117,7 +121,8 @@ export function copyFileRange(m: Mount, r: Request, reply64: boolean): Outcome {
     m.backing.drop(from, m.nodes.generation(from));
     return copied < 0 ? copied : putCopied(m, copied, reply64);
   };
-  const ready = length <= COPIED_AT_ONCE_BYTES && m.isClean(input, offset, length) && m.isClean(output, at, length);
+  const atOnce = length <= COPIED_AT_ONCE_BYTES && isMapped(offset) && isMapped(at);
+  const ready = atOnce && m.isClean(input, offset, length) && m.isClean(output, at, length);
   if (ready) return finish(m.calls.copyFileRange(input, 0, output, 0, length, copyFlags));
   return m.calls.copyFileRange.later(input, 0, output, 0, length, copyFlags).then(
     (copied): Finish =>

@@ -2,8 +2,12 @@
  * Directory streams: OPENDIR, READDIR, READDIRPLUS, RELEASEDIR, FSYNCDIR.
  *
  * A stream is a descriptor of the source's directory, and the offsets that callers see are the source's own d_off, so that
- * seekdir and a directory that changes meanwhile behave as they do there. What one getdents64 brought and one reply could
- * not hold is kept for the next request.
+ * seekdir and a directory that changes meanwhile behave as they do there.
+ *
+ * A stream seeks only for a caller that does. btrfs lists the entries that a directory has when the stream is opened, and looks
+ * again at each lseek(2) (since Linux 6.7, btrfs_dir_llseek): a seek per request would show a caller who renames what is listed each
+ * name anew, for ever. So what the last getdents64 brought is kept: the reply may not hold all of it, and the kernel drops what its
+ * caller's buffer doesn't hold of the reply, and asks for that again.
  */
 
 import { EBADF, EINVAL, ENFILE, ENOENT, ESTALE } from '../base/errno.ts';
@@ -29,10 +33,14 @@ import { SCRATCH } from './scratch.ts';
 /** struct linux_dirent64: d_ino u64, d_off i64, d_reclen u16, d_type u8, d_name: getdents64(2). */
 const DIRENT = { ino: 0, off: 8, reclen: 16, type: 18, name: 19 } as const;
 
-/** Entries that were read from the source and not given out yet: a copy, since the memory they came in is shared. */
-interface Leftover {
-  /** Offsets are small numbers on btrfs and XFS, but for the end of a directory, which btrfs calls 2^63 - 1. */
-  readonly offset: number;
+/**
+ * The entries that a stream's last getdents64 brought: a copy, since the memory they came in is shared. Behind the last of them is
+ * where the stream's descriptor is. Offsets are small numbers on btrfs and XFS, but for the end of a directory, which btrfs calls
+ * 2^63 - 1.
+ */
+interface Batch {
+  /** The offset before the first entry. */
+  readonly start: number;
   readonly bytes: Uint8Array;
 }
 
@@ -40,8 +48,8 @@ const DT_DIR = 4;
 
 const DIRECTORY_FLAGS = c.O_RDONLY | c.O_DIRECTORY | c.O_CLOEXEC;
 
-/** By file handle. Streams are few, and gone with their RELEASEDIR. */
-export type Leftovers = Map<number, Leftover>;
+/** By file handle. Streams are few, and gone with their RELEASEDIR. One that isn't here has its descriptor anywhere. */
+export type Batches = Map<number, Batch>;
 
 export function opendir(m: Mount, r: Request): Outcome {
   const slot = slotOf(m, r.nodeid);
@@ -64,9 +72,9 @@ export function opendir(m: Mount, r: Request): Outcome {
   return fuse_open_out.structBytes;
 }
 
-export function releasedir(m: Mount, r: Request, leftovers: Leftovers): Outcome {
+export function releasedir(m: Mount, r: Request, batches: Batches): Outcome {
   const handle = fuse_release_in.fh.get(m.input.view, r.at);
-  leftovers.delete(handle);
+  batches.delete(handle);
   const fd = m.opens.dropHandle(handle);
   if (fd < 0) return -EBADF;
   m.calls.close(fd);
@@ -77,7 +85,7 @@ export function fsyncdir(m: Mount, r: Request): Outcome {
   return syncDescriptor(m, r);
 }
 
-export function readdir(m: Mount, r: Request, leftovers: Leftovers, plus: boolean): Outcome {
+export function readdir(m: Mount, r: Request, batches: Batches, plus: boolean): Outcome {
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const handle = fuse_read_in.fh.get(m.input.view, r.at);
@@ -90,40 +98,53 @@ export function readdir(m: Mount, r: Request, leftovers: Leftovers, plus: boolea
   const generation = m.nodes.generation(slot);
   const details = plus && !(offset === 0 && m.fills.holds(slot, generation));
   if (details && offset === 0) m.fills.filled(slot, generation);
-  let length = takeLeftover(m, leftovers, handle, offset);
-  if (length === 0) {
-    const sought = m.calls.lseek(fd, offset, 0);
+  let length = takeUp(m, batches, handle, offset);
+  if (length === ELSEWHERE) {
+    const sought = m.calls.lseek(fd, offset, c.SEEK_SET);
     if (sought < 0) return sought;
-  }
-  let used = 0;
-  for (;;) {
-    if (length === 0) {
-      length = m.calls.getdents64(fd, m.entries.address, m.entries.bytes.length);
-      if (length < 0) return used > 0 ? used : length;
-      if (length === 0) return used;
-    }
-    const { written, consumed, next } = putEntries(m, slot, fd, length, PAYLOAD + used, room - used, plus, details);
-    used += written;
-    if (consumed < length) {
-      // Not even one entry fits: the caller's buffer is too small for its name. (No bytes at all would mean the end.)
-      if (used === 0) return -EINVAL;
-      leftovers.set(handle, { offset: next, bytes: m.entries.bytes.slice(consumed, length) });
-      return used;
-    }
     length = 0;
-    // A first answer that holds something leaves at once: the next request comes only if the caller wants more.
-    if (used > 0) return used;
+  }
+  for (let start = offset; ; ) {
+    if (length === 0) {
+      // What a reply of names has no room for comes next time: no more than that is read.
+      length = m.calls.getdents64(fd, m.entries.address, Math.min(room, m.entries.bytes.length));
+      if (length < 0) {
+        batches.delete(handle);
+        return length;
+      }
+      // At the end the descriptor stays where this caller is.
+      batches.set(handle, { start: length === 0 ? offset : start, bytes: m.entries.bytes.slice(0, length) });
+      if (length === 0) return 0;
+    }
+    const { written, consumed, next } = putEntries(m, slot, fd, length, PAYLOAD, room, plus, details);
+    // An answer that holds something leaves: the next request comes only if the caller wants more.
+    if (written > 0) return written;
+    // Not even one entry fits: the caller's buffer is too small for its name. (No bytes at all would mean the end.)
+    if (consumed < length) return -EINVAL;
+    start = next;
+    length = 0;
   }
 }
 
-/** Puts back what the last reply could not hold, if the caller goes on where that reply ended; returns its bytes. */
-function takeLeftover(m: Mount, leftovers: Leftovers, handle: number, offset: number): number {
-  const leftover = leftovers.get(handle);
-  if (leftover === undefined) return 0;
-  leftovers.delete(handle);
-  if (leftover.offset !== offset) return 0;
-  m.entries.bytes.set(leftover.bytes);
-  return leftover.bytes.length;
+/** The stream's descriptor isn't where the caller goes on. */
+const ELSEWHERE = -1;
+
+/**
+ * Puts back what the stream's last getdents64 brought behind the offset, and returns its bytes: 0 when the descriptor is there. A
+ * caller at offset 0 has just opened the directory or has rewound it, and must see what is new.
+ */
+function takeUp(m: Mount, batches: Batches, handle: number, offset: number): number {
+  const batch = batches.get(handle);
+  if (offset === 0 || batch === undefined) return ELSEWHERE;
+  const { bytes } = batch;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  let at = 0;
+  for (let here = batch.start; here !== offset; at += view.getUint16(at + DIRENT.reclen, true)) {
+    if (at === bytes.length) return ELSEWHERE;
+    here = getU64(view, at + DIRENT.off);
+  }
+  m.entries.bytes.set(bytes.subarray(at));
+  return bytes.length - at;
 }
 
 /**

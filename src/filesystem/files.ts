@@ -5,7 +5,7 @@ import * as c from '../base/linux.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
 import { FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in, SIZE_OF_ENTRY } from '../fuse/wire/structs.ts';
-import { clearSetIds, identify, internIdentified, putEntry, slotOf } from './attributes.ts';
+import { identify, internIdentified, putEntry, slotOf } from './attributes.ts';
 import type { Caller } from './callers.ts';
 import type { Mount } from './mount.ts';
 import { asCaller, forgetLookups, nameTaken, wasMade } from './namespace.ts';
@@ -16,6 +16,7 @@ import { leaseWait } from './revisit.ts';
 import type { Choice } from './routes/choose.ts';
 import { prepareDescriptor } from './routes/composed.ts';
 import { SCRATCH } from './scratch.ts';
+import { clearSetIds } from './setids.ts';
 
 /** What an open is for, as far as it makes a difference here: reading, writing, or writing also through a map. */
 type Access = 'reads' | 'writes' | 'maps';

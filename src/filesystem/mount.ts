@@ -22,6 +22,14 @@ export interface CachePolicy {
   readonly attributeSeconds: number;
 }
 
+/** What is on the device before its request is answered: mount(8), `sync` and `dirsync`. */
+export interface SyncPolicy {
+  /** Contents, sizes and attributes. */
+  readonly files: boolean;
+  /** Names: `sync` wants it, too (IS_DIRSYNC, include/linux/fs.h). */
+  readonly names: boolean;
+}
+
 export interface Mount {
   readonly calls: SourceCalls;
   readonly backing: BackingFiles;
@@ -50,6 +58,7 @@ export interface Mount {
   readonly entries: Memory;
   readonly cache: CachePolicy;
   readonly fills: Fills;
+  readonly syncs: SyncPolicy;
   /** The subvolume of the source's root, whose inode numbers are shown as they are. */
   readonly ownSubvolume: number;
   /** Inode and subvolume of the store's directory, which the mount doesn't show; -1 when it lies elsewhere. */

@@ -273,6 +273,14 @@ export class OpenTable {
     for (let row = 0; row < this.#handles.touched; row++) if (this.#isOpen(row + 1)) yield row + 1;
   }
 
+  /** Whether a node is open for writing by anybody. Looks at all handles. */
+  isWritten(slot: number): boolean {
+    for (const handle of this.handles()) {
+      if (this.handleSlot(handle) === slot && (this.handleFlags(handle) & HANDLE_WRITES) !== 0) return true;
+    }
+    return false;
+  }
+
   /** All descriptors, for the end of the mount. */
   *descriptorsOpen(): Generator<number> {
     for (const handle of this.handles()) {

@@ -28,27 +28,11 @@ import * as k from './calls.ts';
 import { type Content, contentOf, isSame, ownerOf, type SharedFile } from './content.ts';
 import { HEAD_BYTES, isProgram, type Kind, kindOf } from './kinds.ts';
 import { LiveContents } from './livecontents.ts';
+import type { StoreRefusal } from './refusal.ts';
 import { type MappingRows, NONE } from './rows.ts';
 import { NOBODY, Sightings } from './sightings.ts';
 import { hasNoRoom, Space } from './space.ts';
-
-/** Why a file isn't shared, beside what its extents say. */
-export type StoreRefusal =
-  | RefusalReason
-  /** It has data that isn't on disk yet. */
-  | 'dirty'
-  /** btrfs writes it in place (chattr +C). */
-  | 'nocow'
-  /** The filesystem is nearly full, or the clone didn't fit. */
-  | 'no-space'
-  /** As many mappings as are allowed are in use. */
-  | 'too-many-mappings'
-  /** The composed route has most of its extents in memory already: a clone would be a second copy of their pages. */
-  | 'packed'
-  /** Files of its content are written in place while others read them. */
-  | 'live'
-  /** The filesystem made no clone. */
-  | 'clone-failed';
+import { Suspects } from './suspects.ts';
 
 /** A mapping's row, or why there is none. */
 type Outcome = number | StoreRefusal;

@@ -6,11 +6,13 @@
  */
 
 import koffi from 'koffi';
+import type { Exact } from '../base/struct.ts';
 
 const lib = koffi.load('libc.so.6');
 
 type CType = 'int' | 'uint' | 'uintptr_t' | 'size_t' | 'int64_t' | 'uint64_t' | 'str';
-type Argument<T extends CType> = T extends 'str' ? string : number;
+/** What a number can't hold exactly is given as a bigint. */
+type Argument<T extends CType> = T extends 'str' ? string : T extends 'int64_t' ? Exact : number;
 type Arguments<T extends readonly CType[]> = { -readonly [K in keyof T]: Argument<T[K]> };
 
 export interface NativeCall<A extends readonly unknown[]> {
@@ -62,6 +64,12 @@ export const pwrite = declare('pwrite', 'int64_t', ['int', 'uintptr_t', 'size_t'
 export const preadv2 = declare('preadv2', 'int64_t', ['int', 'uintptr_t', 'int', 'int64_t', 'int']);
 export const pwritev2 = declare('pwritev2', 'int64_t', ['int', 'uintptr_t', 'int', 'int64_t', 'int']);
 export const lseek = declare('lseek', 'int64_t', ['int', 'int64_t', 'int']);
+/** The same with an exact result: koffi makes a bigint of what a number can't hold. */
+const rawLseek = lib.func('lseek', 'int64_t', ['int', 'int64_t', 'int']);
+export function lseekExact(fd: number, offset: Exact, whence: number): Exact {
+  const value: Exact = rawLseek(fd, offset, whence);
+  return value < 0 ? -koffi.errno() : value;
+}
 export const getdents64 = declare('getdents64', 'int64_t', ['int', 'uintptr_t', 'size_t']);
 export const statx = declare('statx', 'int', ['int', 'uintptr_t', 'int', 'uint', 'uintptr_t']);
 export const fstatfs = declare('fstatfs', 'int', ['int', 'uintptr_t']);

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { getI64, getU64, setU64, struct } from '../../src/base/struct.ts';
+import { addExact, copyWords, getExact, getI64, getU64, setExact, setU64, struct } from '../../src/base/struct.ts';
 
 const pair = struct('pair', 16, [
   ['low', 'u32'],
@@ -43,6 +43,33 @@ test('every integer that a number holds exactly survives 64 bits', () => {
       assert.equal(view.getBigInt64(0, true), BigInt(value));
       assert.equal(getI64(view, 0), value);
       if (value >= 0) assert.equal(getU64(view, 0), value);
+    }),
+  );
+});
+
+test('every 64 bits pass through exactly, and sums with what a request holds are exact', () => {
+  const [from, to] = [new DataView(new ArrayBuffer(8)), new DataView(new ArrayBuffer(8))];
+  const edges = fc.constantFrom(
+    0n,
+    -1n,
+    2n ** 52n - 1n,
+    2n ** 52n,
+    2n ** 53n,
+    2n ** 53n + 1n,
+    2n ** 63n - 1n,
+    -(2n ** 63n),
+  );
+  fc.assert(
+    fc.property(fc.oneof(edges, fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n)), fc.nat(1 << 20), (value, bytes) => {
+      from.setBigInt64(0, value, true);
+      const exact = getExact(from, 0);
+      assert.equal(BigInt(exact), value);
+      assert.equal(BigInt(addExact(exact, bytes)), value + BigInt(bytes));
+      setExact(to, 0, exact);
+      assert.equal(to.getBigInt64(0, true), value);
+      to.setBigInt64(0, 0n, true);
+      copyWords(to, 0, from, 0);
+      assert.equal(to.getBigInt64(0, true), value);
     }),
   );
 });

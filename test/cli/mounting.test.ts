@@ -348,6 +348,18 @@ test('install makes mount -t fuse.sharedext and a line of fstab work, and uninst
     const refused = await run('mount', [mountpoint, '-o', 'remount,ro,nosharedext']);
     assert.match(refused.stderr, /Cannot change nosharedext .*unmount/);
     assert.match(mountAt(mountpoint)?.options ?? '', /^rw/);
+    // The server acts on these, and the kernel would tell it nothing.
+    for (const word of ['noatime', 'strictatime', 'nodiratime', 'sync', 'dirsync']) {
+      const { status, stderr } = await run('mount', [mountpoint, '-o', `remount,ro,${word}`]);
+      assert.notEqual(status, 0);
+      assert.ok(stderr.includes(`Cannot change ${word} of the mount on ${mountpoint}: unmount`), stderr);
+      assert.match(mountAt(mountpoint)?.options ?? '', /^rw,relatime/);
+      assert.doesNotMatch(mountAt(mountpoint)?.superOptions ?? '', /sync/);
+    }
+    for (const word of ['relatime', 'async', 'atime']) {
+      const same = await run('mount', [mountpoint, '-o', `remount,rw,${word}`]);
+      assert.deepEqual(same, { status: 0, stdout: '', stderr: '' }, word);
+    }
     assert.equal((await run('umount', [mountpoint])).status, 0);
     await untilGone(mountpoint, source, entry?.minor ?? -1);
     const pretended = await run('mount', ['-f', '-t', 'fuse.sharedext', source, mountpoint]);

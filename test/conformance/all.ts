@@ -8,6 +8,7 @@ import { directories } from './directories.ts';
 import { errors } from './errors.ts';
 import { flags } from './flags.ts';
 import { handles } from './handles.ts';
+import { huge } from './huge.ts';
 import { lastNames } from './lastnames.ts';
 import { limits } from './limits.ts';
 import { links } from './links.ts';
@@ -23,6 +24,7 @@ import { privileges } from './privileges.ts';
 import { programs } from './programs.ts';
 import { races } from './races.ts';
 import { renames } from './renames.ts';
+import { setIds } from './setids.ts';
 import { sizes } from './sizes.ts';
 import { sparse } from './sparse.ts';
 import { stamps } from './stamps.ts';
@@ -46,6 +48,8 @@ export const subjects: readonly Subject[] = [
   acls,
   xattrs,
   sizes,
+  setIds,
+  huge,
   sparse,
   copying,
   mappings,

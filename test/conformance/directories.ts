@@ -187,7 +187,61 @@ const listing: Subject['cases'] = [
   },
 ];
 
+/** What someone does to a name that is listed, so that it is listed anew behind the position: the directory keeps its names. */
+const renewals: readonly (readonly [string, (dir: string, name: string) => void])[] = [
+  [
+    'is renamed and renamed back',
+    (dir, name) => {
+      posix.rename(join(dir, name), join(dir, 'other'));
+      posix.rename(join(dir, 'other'), join(dir, name));
+    },
+  ],
+  [
+    'is replaced by a new file',
+    (dir, name) => {
+      put(join(dir, 'other'));
+      posix.rename(join(dir, 'other'), join(dir, name));
+    },
+  ],
+  [
+    'is removed and made again',
+    (dir, name) => {
+      posix.unlink(join(dir, name));
+      put(join(dir, name));
+    },
+  ],
+];
+
+/** Smaller than what the kernel reads ahead for it, as large as that, and larger. */
+const SIZES = [SMALL, 4096, 32_768];
+
+const renewing: Subject['cases'] = renewals.map(([what, renew]) => ({
+  name: `a listing ends of which each name ${what}`,
+  run(dir) {
+    const names = numbered(MANY).sort();
+    fill(dir, names);
+    for (const size of SIZES) {
+      const seen: string[] = [];
+      withListing(dir, (fd) => {
+        for (;;) {
+          const listed = texts(posix.readEntries(fd, size));
+          if (listed.length === 0) break;
+          seen.push(...listed);
+          assert.ok(seen.length <= 3 * MANY, `${size}: the listing goes on and on`);
+          for (const name of listed) renew(dir, name);
+        }
+        // The end is the end, until someone rewinds it.
+        assert.deepEqual(texts(posix.readEntries(fd, size)), []);
+        posix.seekDirectory(fd, 0n);
+        assert.deepEqual(texts(posix.readAllEntries(fd, size)).sort(), names);
+      });
+      assert.deepEqual([...new Set(seen)].filter((name) => name !== 'other').sort(), names);
+    }
+  },
+}));
+
 const changing: Subject['cases'] = [
+  ...renewing,
   {
     name: 'entries that stay come once each, while others come and go',
     run(dir) {

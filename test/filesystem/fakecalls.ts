@@ -16,7 +16,7 @@ import {
   ESTALE,
 } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
-import { setU64 } from '../../src/base/struct.ts';
+import { type Exact, setU64 } from '../../src/base/struct.ts';
 import type { SourceCalls } from '../../src/filesystem/calls.ts';
 import { FILEID_BTRFS_WITHOUT_PARENT, FILEID_XFS_INO64_GEN, PLACEHOLDER_INODE } from '../../src/filesystem/handles.ts';
 import { statx } from '../../src/fuse/wire/structs.ts';
@@ -75,6 +75,14 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
   };
   const masked = (mode: number): number => mode & ~k.umask;
 
+  const seek = call('lseek', (fd: number, at: Exact, whence: number) =>
+    onFile(fd, (open) => {
+      const offset = Number(at);
+      if (whence > 4 || offset < 0) return -EINVAL;
+      open.position = offset;
+      return offset;
+    }),
+  );
   return {
     openat: call('openat', (dirFd: number, path: number, flags: number, mode: number) => {
       if ((flags & c.O_TMPFILE) === c.O_TMPFILE) return k.openInode(k.make(c.S_IFREG | masked(mode), 0), flags);
@@ -116,8 +124,9 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       return k.close(fd);
     },
     pread: later(
-      call('pread', (fd: number, buffer: number, count: number, offset: number) =>
+      call('pread', (fd: number, buffer: number, count: number, at: Exact) =>
         onFile(fd, ({ inode }) => {
+          const offset = Number(at);
           const part = inode.data.subarray(offset, offset + Math.min(count, k.transferLimit));
           arena.bytes(buffer, part.length).set(part);
           return part.length;
@@ -125,8 +134,9 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       ),
     ),
     pwrite: later(
-      call('pwrite', (fd: number, buffer: number, wanted: number, offset: number) =>
+      call('pwrite', (fd: number, buffer: number, wanted: number, at: Exact) =>
         onFile(fd, ({ inode, flags }) => {
+          const offset = Number(at);
           const count = Math.min(wanted, k.transferLimit);
           if ((flags & c.O_ACCMODE) === c.O_RDONLY) return -EBADF;
           if (offset > 1 << 20) return -EINVAL;
@@ -146,13 +156,8 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       return onFile(fd, ({ inode }) => (k.isWritten(inode) ? -EAGAIN : 0));
     },
     posixFadvise: () => 0,
-    lseek: call('lseek', (fd: number, offset: number, whence: number) =>
-      onFile(fd, (open) => {
-        if (whence > 4 || offset < 0) return -EINVAL;
-        open.position = offset;
-        return offset;
-      }),
-    ),
+    lseek: seek,
+    lseekExact: seek,
     getdents64: call('getdents64', (fd: number, buffer: number, count: number) =>
       onFile(fd, (open) => {
         const all: [string, Inode][] = [['.', open.inode], ['..', open.inode], ...open.inode.entries];
@@ -162,6 +167,7 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
         for (; open.position < all.length; open.position++) {
           const [name, inode] = all[open.position] ?? ['', open.inode];
           const length = (19 + name.length + 1 + 7) & ~7;
+          if (length > count && used === 0) return -EINVAL;
           if (used + length > Math.min(count, DIRENTS_AT_ONCE)) break;
           setU64(view, used, inode.ino);
           setU64(view, used + 8, open.position + 1);
@@ -290,8 +296,9 @@ export function fakeCalls(k: FakeKernel): SourceCalls {
       }),
     ),
     ftruncate: later(
-      call('ftruncate', (fd: number, length: number) =>
+      call('ftruncate', (fd: number, size: Exact) =>
         onFile(fd, ({ inode, flags }) => {
+          const length = Number(size);
           if ((flags & c.O_ACCMODE) === c.O_RDONLY || length > 1 << 20) return -EINVAL;
           const data = Buffer.alloc(length);
           inode.data.copy(data);

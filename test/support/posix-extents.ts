@@ -17,6 +17,7 @@ import {
   O_WRONLY,
   POSIX_FADV_DONTNEED,
 } from '../../src/base/linux.ts';
+import type { Exact } from '../../src/base/struct.ts';
 import { struct } from '../../src/base/struct.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, type Name, nameAddress, scratch, structAddress, structAt } from './scratch.ts';
@@ -37,16 +38,16 @@ export const FS_NODUMP_FL = 0x40;
 export const FS_NOATIME_FL = 0x80;
 export const FS_NOCOW_FL = 0x800000;
 
-export function fallocate(fd: number, mode: number, offset: number, length: number): void {
+export function fallocate(fd: number, mode: number, offset: Exact, length: Exact): void {
   check(libc.fallocate(fd, mode, offset, length), 'fallocate', fd);
 }
 
 /** Returns how many bytes were copied; both offsets are given, so neither descriptor's own position moves. */
 export function copyFileRange(
   fromFd: number,
-  fromOffset: number,
+  fromOffset: Exact,
   toFd: number,
-  toOffset: number,
+  toOffset: Exact,
   length: number,
 ): number {
   scratch.view.setBigInt64(structAt, BigInt(fromOffset), true);

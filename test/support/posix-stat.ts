@@ -72,6 +72,8 @@ export interface Status {
   readonly uid: number;
   readonly gid: number;
   readonly size: number;
+  /** A big integer: files may be larger than 2^53 bytes. */
+  readonly exactSize: bigint;
   /** In units of 512 bytes. */
   readonly blocks: number;
   /** A big integer: numbers that are unique over subvolumes use all 64 bits. */
@@ -90,9 +92,9 @@ export interface Status {
 const NS_PER_SECOND = 1_000_000_000n;
 
 function timeAt(kind: 'atime' | 'btime' | 'ctime' | 'mtime'): bigint {
-  const seconds = layout[`stx_${kind}_sec`].get(scratch.view, structAt);
+  const seconds = scratch.view.getBigInt64(structAt + layout[`stx_${kind}_sec`].offset, true);
   const ns = layout[`stx_${kind}_nsec`].get(scratch.view, structAt);
-  return BigInt(seconds) * NS_PER_SECOND + BigInt(ns);
+  return seconds * NS_PER_SECOND + BigInt(ns);
 }
 
 function statxOf(dirFd: number, name: Name, flags: number): Status {
@@ -107,6 +109,7 @@ function statxOf(dirFd: number, name: Name, flags: number): Status {
     uid: layout.stx_uid.get(view, structAt),
     gid: layout.stx_gid.get(view, structAt),
     size: layout.stx_size.get(view, structAt),
+    exactSize: view.getBigUint64(structAt + layout.stx_size.offset, true),
     blocks: layout.stx_blocks.get(view, structAt),
     ino: view.getBigUint64(structAt + layout.stx_ino.offset, true),
     device: `${layout.stx_dev_major.get(view, structAt)}:${layout.stx_dev_minor.get(view, structAt)}`,

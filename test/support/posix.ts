@@ -7,6 +7,7 @@
  */
 
 import * as constants from '../../src/base/linux.ts';
+import type { Exact } from '../../src/base/struct.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, DATA_SLOT_SIZE, dataAddress, dataOf, dataWith, type Name, nameAddress } from './scratch.ts';
 
@@ -94,7 +95,7 @@ export function setStatusFlags(fd: number, flags: number): void {
 }
 
 /** At most `DATA_SLOT_SIZE` bytes (256 KiB) at once; from the descriptor's own position unless one is given. */
-export function read(fd: number, length: number, position?: number): Buffer {
+export function read(fd: number, length: number, position?: Exact): Buffer {
   const wanted = Math.min(length, DATA_SLOT_SIZE);
   const count =
     position === undefined ? libc.read(fd, dataAddress, wanted) : libc.pread(fd, dataAddress, wanted, position);
@@ -102,7 +103,7 @@ export function read(fd: number, length: number, position?: number): Buffer {
 }
 
 /** Returns how many bytes were written. */
-export function write(fd: number, content: string | Uint8Array, position?: number): number {
+export function write(fd: number, content: string | Uint8Array, position?: Exact): number {
   const bytes = typeof content === 'string' ? Buffer.from(content) : content;
   const address = dataWith(bytes);
   const count =
@@ -112,6 +113,13 @@ export function write(fd: number, content: string | Uint8Array, position?: numbe
 
 export function seek(fd: number, offset: number, whence: number): number {
   return check(libc.lseek(fd, offset, whence), 'lseek', fd);
+}
+
+/** The same, exact beyond 2^53. */
+export function seekExact(fd: number, offset: bigint, whence: number): bigint {
+  const result = libc.lseekExact(fd, offset, whence);
+  check(Number(result), 'lseek', fd);
+  return BigInt(result);
 }
 
 export function mkdir(name: Name, mode = 0o777): void {
@@ -198,11 +206,11 @@ export function fchown(fd: number, uid: number, gid: number): void {
   check(libc.fchownat(fd, nameAddress(''), uid >>> 0, gid >>> 0, constants.AT_EMPTY_PATH), 'fchown', fd);
 }
 
-export function truncate(name: Name, size: number): void {
+export function truncate(name: Name, size: Exact): void {
   check(libc.truncate(nameAddress(name), size), 'truncate', name);
 }
 
-export function ftruncate(fd: number, size: number): void {
+export function ftruncate(fd: number, size: Exact): void {
   check(libc.ftruncate(fd, size), 'ftruncate', fd);
 }
 

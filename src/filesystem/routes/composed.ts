@@ -1,7 +1,9 @@
 /** The composed route: READ and WRITE come to us, and extents are read from where they are shared. */
 
 import * as c from '../../base/linux.ts';
+import { type Exact, getExact } from '../../base/struct.ts';
 import { FOPEN_DIRECT_IO } from '../../fuse/wire/constants.ts';
+import { fuse_read_in, fuse_write_in } from '../../fuse/wire/structs.ts';
 import type { SourceCalls } from '../calls.ts';
 import { type Domains, NO_DOMAIN } from '../domains.ts';
 import type { NodeTable } from '../nodes.ts';
@@ -9,7 +11,13 @@ import type { Stat } from '../stat.ts';
 import { readComposed, writeComposed } from './composedio.ts';
 import type { Composing } from './composing.ts';
 import { openFile } from './passthrough.ts';
+import { relayed } from './relayed.ts';
 import type { Route } from './route.ts';
+
+/** Whether the map of a composed file may have something there: so large a file doesn't take that route, though it may grow on it. */
+export function isMapped(offset: Exact): offset is number {
+  return typeof offset === 'number';
+}
 
 interface ComposedOptions {
   readonly calls: SourceCalls;
@@ -26,8 +34,14 @@ export function composedRoute(o: ComposedOptions): Route {
     name: 'composed',
     openFlags: FOPEN_DIRECT_IO,
     io: {
-      read: (m, r, row, fd) => readComposed(m, r, composing, row, fd),
-      write: (m, r, row, fd) => writeComposed(m, r, composing, row, fd),
+      read: (m, r, row, fd) => {
+        const mapped = isMapped(getExact(m.input.view, r.at + fuse_read_in.offset.offset));
+        return mapped ? readComposed(m, r, composing, row, fd) : relayed.read(m, r, row, fd);
+      },
+      write: (m, r, row, fd) => {
+        const mapped = isMapped(getExact(m.input.view, r.at + fuse_write_in.offset.offset));
+        return mapped ? writeComposed(m, r, composing, row, fd) : relayed.write(m, r, row, fd);
+      },
     },
     // Pages of maps are the FUSE inode's own.
     storesUnseen: false,

@@ -53,6 +53,8 @@ export interface ComposedOpen {
   /** Changes of it that are on their way. */
   changing: number;
   checkedMs: number;
+  /** The look before which the file's access time was last moved. */
+  accessedMs: number;
   /** Where the last read of its own pages ended, which had to wait: for readahead. */
   ownReadEnd: number;
 }
@@ -78,6 +80,8 @@ export interface ComposingOptions {
 const FS_NOCOW_FL = 0x0080_0000;
 /** A file with more dirty pages isn't flushed at its open. */
 const MAX_DIRTY_PAGES = 4096;
+/** Sums of a larger file's offsets would not be exact. */
+const MAX_BYTES = 2 ** 52;
 const PROBES = 8;
 const PROBE_EXTENTS = 4;
 const PROBE_BYTES = 1 << 20;
@@ -266,7 +270,7 @@ export class Composing {
     const { calls, filesystem, scratch, isRealtime, composer } = this.#o;
     const open = this.#unknown();
     this.#readTimes(open, fd);
-    if (!(open.size <= Number.MAX_SAFE_INTEGER)) return 'changing';
+    if (!(open.size <= MAX_BYTES)) return 'changing';
     const { inode } = this.#stat;
     if (filesystem === 'btrfs') {
       if (calls.ioctl(fd, c.FS_IOC_GETFLAGS, scratch.address + SCRATCH.small) < 0) return 'nocow';
@@ -290,6 +294,7 @@ export class Composing {
       times: new Float64Array(4),
       changing: 0,
       checkedMs: this.#o.monotonicMs(),
+      accessedMs: Number.NEGATIVE_INFINITY,
       ownReadEnd: -1,
     };
   }

@@ -25,6 +25,11 @@ export interface RoutesOptions
   readonly opens: OpenTable;
   /** Backing files of nodes. */
   readonly backing: BackingFiles;
+  /**
+   * Whether every file that isn't shared is relayed. A write by passthrough goes to a backing file that isn't on this mount, and knows
+   * nothing of its `sync`.
+   */
+  readonly relays: boolean;
 }
 
 export class Routes {
@@ -140,7 +145,7 @@ export class Routes {
   }
 
   #add(slot: number, fd: number, choice: Choice, maps: boolean): number {
-    const { opens, backing, nodes, mappings } = this.#o;
+    const { opens, backing, mappings } = this.#o;
     if (choice.route === 'composed') return opens.add(slot, ROUTES.composed, maps, 0, -1);
     if (choice.route === 'shared' && mappings !== undefined) {
       const backingId = this.#acquire(slot, choice.mapping);
@@ -151,12 +156,18 @@ export class Routes {
       }
       this.chooser.count('backing');
     }
-    const kept = backing.take(slot, nodes.generation(slot));
-    const backingId = kept > 0 ? kept : backing.open(fd, choice.route !== 'own' || choice.guarded);
+    const backingId = this.#o.relays ? -1 : this.#register(slot, fd, choice.route !== 'own' || choice.guarded);
     const route: RouteName = backingId < 0 ? 'relayed' : 'own';
     const row = opens.add(slot, ROUTES[route], maps, Math.max(0, backingId), -1);
     if (row < 0 && backingId >= 0) backing.close(backingId);
     return row;
+  }
+
+  /** The backing id of the file itself, or a negated errno. */
+  #register(slot: number, fd: number, guarded: boolean): number {
+    const { backing, nodes } = this.#o;
+    const kept = backing.take(slot, nodes.generation(slot));
+    return kept > 0 ? kept : backing.open(fd, guarded);
   }
 
   /** The backing id of the mapping that was chosen for the node, for one more inode, or a negated errno. */

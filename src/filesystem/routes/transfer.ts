@@ -4,13 +4,14 @@
  */
 
 import type { Address } from '../../base/memory.ts';
+import { addExact, type Exact } from '../../base/struct.ts';
 import type { SourceCalls } from '../calls.ts';
 
 /** Returns the number of bytes up to the end of the file, `size` at most, or a negated errno. */
-export function readAll(calls: SourceCalls, fd: number, to: Address, size: number, at: number): number {
+export function readAll(calls: SourceCalls, fd: number, to: Address, size: number, at: Exact): number {
   let done = 0;
   while (done < size) {
-    const result = calls.pread(fd, to + done, size - done, at + done);
+    const result = calls.pread(fd, to + done, size - done, addExact(at, done));
     if (result < 0) return result;
     if (result === 0) break;
     done += result;
@@ -24,12 +25,12 @@ export function writeAll(
   fd: number,
   from: Address,
   size: number,
-  at: number,
+  at: Exact,
   whole: boolean,
 ): number {
   let done = 0;
   while (done < size) {
-    const result = calls.pwrite(fd, from + done, size - done, at + done);
+    const result = calls.pwrite(fd, from + done, size - done, addExact(at, done));
     if (result <= 0) return done > 0 && !whole ? done : result;
     done += result;
   }

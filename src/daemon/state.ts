@@ -25,8 +25,12 @@ import type { MountOptions } from './options.ts';
 export const STATE_VERSION = 4;
 const MAGIC = 0x5e7ed387;
 
-/** The most words that one request changes: a READDIRPLUS of 1 MiB is some 7,000 new nodes of some 20 words each. */
-const PAIRS = 1 << 19;
+/**
+ * The most words that one step changes. The largest steps, of which `test/daemon/steps.test.ts` measures each: a READDIRPLUS, which
+ * answers with what one getdents64 of 64 KiB brings, is 2,730 new nodes at the most, of some 30 words each; 1,024 nodes forgotten are
+ * 10 words each; 64 mappings dropped, 20; all 4,096 registrations that are kept for a moment, one.
+ */
+export const PAIRS = 1 << 19;
 
 /** Words of the header. */
 const HEADER = { magic: 0, version: 1, nodes: 2, mappings: 3, bytes: 4, takeovers: 5, backing: 6, intent: 8 } as const;

@@ -263,9 +263,12 @@ export class OpenTable {
     return fd;
   }
 
-  /** The handle has another descriptor in this process; -1 says that it has none. */
+  /**
+   * The handle has another descriptor in this process; -1 says that it has none. Not journaled: every server that takes over sets all of
+   * them anew, and there may be more than a step can change.
+   */
   setDescriptor(handle: number, fd: number): void {
-    this.#handles.set(handle - 1, HANDLE.descriptor, fd + 1);
+    this.#journal.words[this.#handles.at(handle - 1, HANDLE.descriptor)] = fd + 1;
   }
 
   /** All handles that are open. */

@@ -314,6 +314,37 @@ test('FORGET, which has no reply, is carried out once', () => {
   }
 });
 
+for (const when of ['before', 'after'] as const) {
+  test(`BATCH_FORGET of more than a step takes forgets nothing twice when its server is killed ${when} a step is completed`, () => {
+    const count = 3000;
+    for (let kill = 0; kill < 3; kill++) {
+      const { m, a } = makeWorld();
+      const forgotten = m.mount.nodes.lookups(a.nodeid - 1) + count - 1;
+      for (let i = 0; i < count; i++) m.lookup('a');
+      const { progress } = m.mount;
+      const partsDone = progress.partsDone.bind(progress);
+      let steps = 0;
+      progress.partsDone = (...parts) => {
+        const dies = steps++ === kill;
+        if (dies && when === 'before') throw new Killed();
+        partsDone(...parts);
+        if (dies) throw new Killed();
+      };
+      const one = pack(s.fuse_forget_one, { nodeid: a.nodeid, nlookup: 1 });
+      const parts = [
+        pack(s.fuse_batch_forget_in, { count: forgotten }),
+        ...Array.from({ length: forgotten }, () => one),
+      ];
+      assert.throws(() => m.send('BATCH_FORGET', 0, parts), Killed);
+      assert.equal(steps, kill + 1);
+      const next = m.successor(OPTIONS);
+      assert.equal(next.mount.nodes.lookups(a.nodeid - 1), 1, `killed in step ${kill}`);
+      next.lookups.set(a.nodeid, 1);
+      next.end();
+    }
+  });
+}
+
 test('RELEASE gives everything back once', () => {
   for (let kill = 0; kill < 8; kill++) {
     const { m, a } = makeWorld();

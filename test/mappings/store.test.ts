@@ -267,6 +267,45 @@ test('a clone that does not fit is tried again once idle mappings are dropped', 
   checkNothingOpen(storage);
 });
 
+test('a clone that never fits drops a few idle mappings, and the others go in steps of their own', () => {
+  const storage = new FakeStorage();
+  const store = storage.store({ maxMappings: 1000 });
+  for (let block = 0; block < 500; block++) row(storage, store, storage.file([block]));
+  const full = (): void => void storage.cloneErrors.push(...Array.from({ length: 20 }, () => -ENOSPC));
+  full();
+  assert.equal(share(storage, store, storage.file([1000])), 'no-space');
+  const dropped = store.dropped;
+  assert.ok(dropped > 0 && dropped <= 32, `${dropped} at once`);
+  let steps = 0;
+  for (; store.idle > 0; steps++) assert.ok(store.tidy() <= 64 && steps < 100);
+  assert.ok(steps >= 7);
+  // When there is room again, nothing more goes.
+  storage.cloneErrors.splice(0);
+  for (let block = 0; block < 100; block++) row(storage, store, storage.file([block]));
+  store.tidy();
+  assert.equal(store.idle, 100);
+  full();
+  assert.equal(share(storage, store, storage.file([1001])), 'no-space');
+  storage.cloneErrors.splice(0);
+  row(storage, store, storage.file([1002]));
+  const left = store.idle;
+  store.tidy();
+  assert.equal(store.idle, left);
+  checkNothingOpen(storage);
+});
+
+test('a step looks at some of the suspects only, however many files were deleted', () => {
+  const storage = new FakeStorage();
+  const store = storage.store({ maxMappings: 1000 });
+  for (let block = 0; block < 500; block++) store.suspect(row(storage, store, storage.file([block])));
+  for (const clone of storage.clones.values()) clone.shared = false;
+  storage.nowMs += 30;
+  let steps = 0;
+  for (; store.count > 0; steps++) assert.ok(store.tidy() <= 128 && steps < 100);
+  assert.ok(steps >= 4);
+  checkNothingOpen(storage);
+});
+
 const inlineFile = (storage: FakeStorage, item: string, uid = 0): FakeFile =>
   storage.file([], { item, size: item.length, uid });
 

@@ -8,6 +8,8 @@ export const AT_SYMLINK_NOFOLLOW = 0x100;
 export const AT_REMOVEDIR = 0x200;
 export const AT_SYMLINK_FOLLOW = 0x400;
 export const AT_EMPTY_PATH = 0x1000;
+/** Of a file on a network filesystem or on FUSE: what the kernel has, without a request. */
+export const AT_STATX_DONT_SYNC = 0x4000;
 
 export const O_RDONLY = 0o0;
 export const O_WRONLY = 0o1;
@@ -88,8 +90,13 @@ export const RWF_NOWAIT = 8;
 
 /** Commands and values of fcntl(2). */
 export const F_RDLCK = 0;
+export const F_WRLCK = 1;
 export const F_UNLCK = 2;
 export const F_SETFL = 4;
+export const F_SETLK = 6;
+export const F_SETLKW = 7;
+export const F_OFD_SETLK = 37;
+export const F_OFD_SETLKW = 38;
 export const F_SETLEASE = 1024;
 
 export const MNT_DETACH = 2;

@@ -16,6 +16,7 @@ import { reopenHandles } from '../filesystem/files.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
 import { Fills } from '../filesystem/fills.ts';
 import { HANDLE_BYTES } from '../filesystem/handles.ts';
+import { Locks } from '../filesystem/locks/locks.ts';
 import { type CachePolicy, type Mount, SCRATCH } from '../filesystem/mount.ts';
 import { type NodeTable, ROOT } from '../filesystem/nodes.ts';
 import { type OpenTable, ROUTE_OWN } from '../filesystem/opens.ts';
@@ -33,6 +34,7 @@ import { IdleProcessors } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { mounts } from '../sys/mounts.ts';
+import { OpenDescriptors, PROCESSES_BYTES } from '../sys/processes.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import type { Log } from './log.ts';
 import { checkMountpoint } from './mountpoint.ts';
@@ -64,6 +66,7 @@ export interface Server {
   readonly opens: OpenTable;
   readonly routes: Routes;
   readonly descriptors: NodeDescriptors;
+  readonly locks: Pick<Locks, 'count' | 'waiters'>;
   readonly registered: Pick<FuseBackingFiles, 'count'>;
   readonly backing: BackingFiles;
   readonly mappings: MappingStore | undefined;
@@ -166,11 +169,11 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
 
   const shared = options.share ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
   const own = identityOf(source.mountFd, scratch);
-  const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume);
+  let minor = facts?.minor ?? -1;
+  const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume, () => minor);
   const { mount, session, spin, idle } = server;
   undo.push(() => idle.letSleep());
 
-  let minor: number;
   let attached = true;
   if (facts === undefined) {
     const flags = options.flags;
@@ -183,7 +186,6 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     });
     minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
   } else {
-    minor = facts.minor;
     const used = backingIds(state);
     const flaw = backing.flaw(used);
     if (flaw !== undefined) throw untrusted(`the table of kept backing files is damaged: ${flaw}`);
@@ -217,6 +219,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
   const tidying = setInterval(() => {
     spin?.tick();
     mount.descriptors.expire(Date.now());
+    mount.locks.tick();
     tidy(shared, mount.composing, backing);
     state.journal.commit();
   }, TIDY_INTERVAL_MS);
@@ -240,6 +243,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     opens: mount.opens,
     routes: mount.routes,
     descriptors: mount.descriptors,
+    locks: mount.locks,
     registered,
     backing,
     mappings: shared?.mappings,
@@ -292,6 +296,7 @@ function assemble(
   state: State,
   shared: Sharing | undefined,
   ownSubvolume: number,
+  minor: () => number,
 ): {
   readonly mount: Mount;
   readonly session: Session;
@@ -334,6 +339,12 @@ function assemble(
     nodes,
     opens,
     routes,
+    locks: new Locks({
+      nodes,
+      rows: state.locks,
+      processes: new OpenDescriptors(allocate('processes', PROCESSES_BYTES), minor),
+      ownSubvolume,
+    }),
     domains: state.domains,
     repeats: new Repeats(state.journal, state.intent, Date.now),
     now: Date.now,

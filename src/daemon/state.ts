@@ -2,7 +2,7 @@
  * What of a server outlives its process: one memory file, whose descriptor the supervisor keeps, with all tables, the request
  * being read and the reply being sent. A later server maps it again and goes on (`takeover.ts`).
  *
- *     journal │ header │ nodes │ progress │ input │ output │ open files │ mappings │ domains │ kept backing files
+ *     journal │ header │ nodes │ progress │ input │ output │ open files │ mappings │ domains │ kept backing files │ locks
  *
  * A file of another layout, or one whose tables contradict themselves, is refused.
  */
@@ -11,6 +11,7 @@ import { errnoText } from '../base/errno.ts';
 import { Journal, journalBytes, type WordIndex } from '../base/journal.ts';
 import type { Memory } from '../base/memory.ts';
 import { DOMAINS_WORDS, Domains } from '../filesystem/domains.ts';
+import { LockRows, lockTableWords, MAX_LOCKS } from '../filesystem/locks/rows.ts';
 import { NodeTable, nodeTableWords } from '../filesystem/nodes.ts';
 import { MAX_OPEN, OpenTable, openTableWords } from '../filesystem/opens.ts';
 import { INTENT_WORDS } from '../filesystem/repeats.ts';
@@ -22,11 +23,14 @@ import { allocateShared, mapShared, sharedBytes } from '../sys/memory.ts';
 import type { MountOptions } from './options.ts';
 
 /** Changes with every change of the layout or of what the words mean. */
-export const STATE_VERSION = 3;
+export const STATE_VERSION = 4;
 const MAGIC = 0x5e7ed387;
 
-/** The most words that one request changes: a READDIRPLUS of 1 MiB is some 7,000 new nodes of some 20 words each. */
-const PAIRS = 1 << 19;
+/**
+ * The most words that one request changes: a READDIRPLUS of 1 MiB is some 7,000 new nodes of some 20 words each, and the end of a
+ * process that held all 65,536 locks some 17 words for each.
+ */
+const PAIRS = 1 << 21;
 
 /** Words of the header. */
 const HEADER = { magic: 0, version: 1, nodes: 2, mappings: 3, bytes: 4, takeovers: 5, backing: 6, intent: 8 } as const;
@@ -45,6 +49,7 @@ export interface State {
   readonly backing: WordIndex;
   readonly intent: WordIndex;
   readonly domains: Domains;
+  readonly locks: LockRows;
   /** Where the backing ids are that are kept for a moment. */
   readonly kept: WordIndex;
   /** How often another server has taken the mount over. */
@@ -59,6 +64,7 @@ function stateBytes(options: MountOptions): number {
     mappingRowsWords(options.maxMappings) +
     DOMAINS_WORDS +
     KEPT_WORDS +
+    lockTableWords(MAX_LOCKS) +
     (2 * BUFFER_BYTES) / 4 +
     1024;
   return journalBytes(PAIRS) + words * 4;
@@ -82,6 +88,7 @@ function layOut(memory: Memory, fd: number, options: MountOptions): State {
     intent: header + HEADER.intent,
     domains: new Domains(options.domain, journal, journal.take(DOMAINS_WORDS), nodes),
     kept: journal.take(KEPT_WORDS),
+    locks: new LockRows(journal, MAX_LOCKS),
     takeovers: words[header + HEADER.takeovers] ?? 0,
   };
 }
@@ -130,11 +137,13 @@ export function openState(fd: number, options: MountOptions): State {
 }
 
 /** What contradicts itself in the tables, once they are rolled back. */
-export function flawOf({ nodes, opens, mappings }: State): string | undefined {
+export function flawOf({ nodes, opens, mappings, locks }: State): string | undefined {
   const inNodes = nodes.flaw();
   if (inNodes !== undefined) return `the table of nodes is damaged: ${inNodes}`;
   const inOpens = opens.flaw(nodes);
   if (inOpens !== undefined) return `the table of open files is damaged: ${inOpens}`;
+  const inLocks = locks.flaw(nodes);
+  if (inLocks !== undefined) return `the table of locks is damaged: ${inLocks}`;
   const inMappings = mappings.flaw();
   return inMappings === undefined ? undefined : `the table of mappings is damaged: ${inMappings}`;
 }

@@ -1,6 +1,7 @@
 /** What a running server says of itself. docs/status.md describes each field; the number of the schema changes with it. */
 
 import { readdirSync } from 'node:fs';
+import { MAX_LOCKS } from '../filesystem/locks/rows.ts';
 import { ROUTE_COMPOSED, ROUTE_OWN, ROUTE_RELAYED, ROUTE_SHARED } from '../filesystem/opens.ts';
 import { operationOf } from '../fuse/wire/operations.ts';
 import type { Server } from './server.ts';
@@ -89,6 +90,7 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     failures: byOperation(session.failures),
     unknown: session.unknown,
     waiting: session.waiting,
+    locks: { count: server.locks.count, waiters: server.locks.waiters, limit: MAX_LOCKS },
     idle: { awake: server.idle.awake, times: server.idle.times },
     bugs: session.bugs,
     memory: { rssBytes: process.memoryUsage.rss() },

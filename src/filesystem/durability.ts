@@ -6,6 +6,7 @@ import type { Finish, Outcome, Request } from '../fuse/server/session.ts';
 import { FUSE_FSYNC_FDATASYNC } from '../fuse/wire/constants.ts';
 import { fuse_fsync_in } from '../fuse/wire/structs.ts';
 import { finishWith, slotOf } from './attributes.ts';
+import { FIRST_SERIAL } from './locks/locks.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 
@@ -28,7 +29,8 @@ export function syncDescriptor(m: Mount, r: Request): Outcome {
 
 /** An open without a descriptor of ours is read-only; fsync of it still writes the whole file. */
 export function fsync(m: Mount, r: Request): Outcome {
-  if (fuse_fsync_in.fh.get(m.input.view, r.at) !== 0) return syncDescriptor(m, r);
+  const handle = fuse_fsync_in.fh.get(m.input.view, r.at);
+  if (handle !== 0 && handle < FIRST_SERIAL) return syncDescriptor(m, r);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), c.O_RDONLY | c.O_NONBLOCK | c.O_CLOEXEC);

@@ -3,7 +3,7 @@
 import { EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FOPEN_DIRECT_IO, FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import { FOPEN_DIRECT_IO, FOPEN_NOFLUSH, FOPEN_PASSTHROUGH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import {
   fuse_create_in,
   fuse_open_in,
@@ -15,11 +15,13 @@ import {
 import { clearSetIds, identify, internIdentified, putEntry, slotOf, statDescriptor } from './attributes.ts';
 import type { Caller } from './callers.ts';
 import { NO_DOMAIN } from './domains.ts';
+import { isQuietSerial } from './locks/locks.ts';
 import { type Mount, SCRATCH } from './mount.ts';
 import { asCaller, forgetLookups, nameTaken, wasMade } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';
 import {
   HANDLE_MAPS,
+  HANDLE_QUIET,
   HANDLE_SYNCS,
   HANDLE_WRITES,
   ROUTE_COMPOSED,
@@ -50,6 +52,13 @@ function putOpen(m: Mount, at: number, handle: number, openFlags: number, backin
   fuse_open_out.open_flags.set(out, at, openFlags);
   fuse_open_out.backing_id.set(out, at, backingId);
   return fuse_open_out.structBytes;
+}
+
+/** The reply of an open for reading that needs no descriptor of ours. */
+function putReader(m: Mount, at: number, slot: number, backingId: number): number {
+  const quiet = m.locks.opensQuietly(slot);
+  const flags = quiet ? FOPEN_PASSTHROUGH | FOPEN_NOFLUSH : FOPEN_PASSTHROUGH;
+  return putOpen(m, at, m.locks.nameOpen(quiet), flags, backingId);
 }
 
 export function open(m: Mount, r: Request): Outcome {
@@ -83,11 +92,11 @@ function openNow(m: Mount, slot: number, flags: number, clearFor: Caller | undef
     if (m.opens.route(row) === ROUTE_SHARED) {
       if (!m.routes.stillShared(slot)) return -ESTALE;
       m.opens.addOpen(row, false);
-      return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+      return putReader(m, PAYLOAD, slot, m.opens.backingId(row));
     }
     if (m.opens.route(row) === ROUTE_OWN) {
       m.opens.addOpen(row, false);
-      return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+      return putReader(m, PAYLOAD, slot, m.opens.backingId(row));
     }
     const fd = m.calls.openByHandleAt(m.mountFd, address, (flags & KEPT_FLAGS) | OUR_FLAGS);
     return fd < 0 ? fd : openWith(m, PAYLOAD, slot, row, fd, OWN, flags);
@@ -111,7 +120,7 @@ function openKept(m: Mount, slot: number, backingId: number): number {
   m.opens.setKeeps(row, true);
   m.nodes.setOpenRow(slot, row);
   m.routes.countOwn('kept');
-  return putOpen(m, PAYLOAD, 0, FOPEN_PASSTHROUGH, backingId);
+  return putReader(m, PAYLOAD, slot, backingId);
 }
 
 function openForWriting(
@@ -197,26 +206,29 @@ function openWith(
     m.opens.addOpen(row, access === 'maps');
   }
   const route = m.opens.route(row);
-  let handle = 0;
-  if (access !== 'reads' || route === ROUTE_RELAYED || route === ROUTE_COMPOSED) {
-    const syncs = (flags & c.O_SYNC) !== 0 ? HANDLE_SYNCS : 0;
-    handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs, (flags & KEPT_FLAGS) | OUR_FLAGS);
-    if (handle < 0) {
-      m.calls.close(fd);
-      dropOpen(m, slot, row, access === 'maps');
-      return -ENFILE;
-    }
-  } else {
+  if (access === 'reads' && route !== ROUTE_RELAYED && route !== ROUTE_COMPOSED) {
     m.calls.close(fd);
+    return putReader(m, at, slot, m.opens.backingId(row));
   }
-  if (route === ROUTE_RELAYED) return putOpen(m, at, handle, 0, 0);
+  const syncs = (flags & c.O_SYNC) !== 0 ? HANDLE_SYNCS : 0;
+  const handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs, (flags & KEPT_FLAGS) | OUR_FLAGS);
+  if (handle < 0) {
+    m.calls.close(fd);
+    dropOpen(m, slot, row, access === 'maps');
+    return -ENFILE;
+  }
+  // Who writes to a file that was there before may well lock it.
+  const noFlush =
+    (access === 'reads' || (flags & (c.O_CREAT | c.O_TRUNC)) !== 0) && m.locks.opensQuietly(slot) ? FOPEN_NOFLUSH : 0;
+  if (noFlush !== 0) m.opens.setQuiet(handle);
+  if (route === ROUTE_RELAYED) return putOpen(m, at, handle, noFlush, 0);
   if (route === ROUTE_COMPOSED) {
     prepareComposed(m, fd, flags);
     const composed = m.composing?.of(row);
     if (composed !== undefined) m.composing?.lookAgain(composed, fd, true);
-    return putOpen(m, at, handle, FOPEN_DIRECT_IO, 0);
+    return putOpen(m, at, handle, FOPEN_DIRECT_IO | noFlush, 0);
   }
-  return putOpen(m, at, handle, FOPEN_PASSTHROUGH, m.opens.backingId(row));
+  return putOpen(m, at, handle, FOPEN_PASSTHROUGH | noFlush, m.opens.backingId(row));
 }
 
 function prepareComposed(m: Mount, fd: number, flags: number): void {
@@ -316,6 +328,7 @@ export function release(m: Mount, r: Request): Outcome {
   if (fd >= 0) m.calls.close(fd);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
+  m.locks.released(slot, handle, (flags & HANDLE_QUIET) !== 0 || isQuietSerial(handle));
   // What was written may have replaced the last use of a mapping's extents.
   if (writes) m.routes.referencesDropped(slot);
   const row = m.nodes.openRow(slot);
@@ -347,7 +360,7 @@ export function create(m: Mount, r: Request): Outcome {
     result = m.calls.openat(dirFd, path, (flags & KEPT_FLAGS) | OUR_FLAGS, 0);
   }
   if (result === -EEXIST) result = nameTaken(m, dirFd, r.name, (flags & c.O_EXCL) !== 0);
-  else if (result >= 0) result = replyCreated(m, parent, result, flags);
+  else if (result >= 0) result = replyCreated(m, parent, result, flags | c.O_CREAT);
   m.descriptors.release(parent, dirFd);
   return result;
 }
@@ -365,7 +378,7 @@ export function tmpfile(m: Mount, r: Request): Outcome {
   const made = (flags & (KEPT_FLAGS | c.O_EXCL)) | c.O_TMPFILE | c.O_CLOEXEC;
   const path = m.scratch.address + SCRATCH.dot;
   const fd = asCaller(m, r, umask, () => m.calls.openat(dirFd, path, made, mode));
-  const result = fd < 0 ? fd : replyCreated(m, parent, fd, flags);
+  const result = fd < 0 ? fd : replyCreated(m, parent, fd, flags | c.O_CREAT);
   m.descriptors.release(parent, dirFd);
   return result;
 }

@@ -11,6 +11,7 @@ import type { Composing } from './composing.ts';
 import type { NodeDescriptors } from './descriptors.ts';
 import type { Domains } from './domains.ts';
 import type { Fills } from './fills.ts';
+import type { Locks } from './locks/locks.ts';
 import type { NodeTable } from './nodes.ts';
 import type { OpenTable } from './opens.ts';
 import type { Repeats } from './repeats.ts';
@@ -44,6 +45,7 @@ export interface Mount {
   readonly descriptors: NodeDescriptors;
   readonly opens: OpenTable;
   readonly routes: Routes;
+  readonly locks: Locks;
   readonly repeats: Repeats;
   /** The wall clock, in milliseconds since 1970. */
   readonly now: () => number;

@@ -4,7 +4,8 @@
  *
  * Run to completion: a handler that returns a number has finished, and its reply leaves before the next request is read.
  * A handler that has to wait for a device returns a promise of a function instead; that function runs when the wait is
- * over, again to completion, and fills the reply. So handlers never interleave, and need no locks.
+ * over, again to completion, and fills the reply. So handlers never interleave, and need no locks. What waits for another
+ * program, for as long as that likes, is parked: it can be interrupted, and costs the other requests nothing.
  *
  * Life of a session:  created ──INIT──► ready ──ENODEV (unmounted) or a failure──► over ──nothing waits any more──► ended
  */
@@ -13,9 +14,10 @@ import { EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, errnoText } from '.
 import type { Memory } from '../../base/memory.ts';
 import { FUSE_UNIQUE_RESEND_HIGH } from '../wire/constants.ts';
 import { LARGEST_OPCODE, type Operation, type OperationName, operationOf, operations } from '../wire/operations.ts';
-import { fuse_in_header, fuse_out_header } from '../wire/structs.ts';
+import { fuse_in_header, fuse_interrupt_in, fuse_out_header } from '../wire/structs.ts';
 import { agreement, type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
 import { resendRequests } from './notify.ts';
+import { Parked } from './parked.ts';
 import type { Progress } from './progress.ts';
 import type { Spin } from './spin.ts';
 
@@ -57,8 +59,9 @@ export interface Request {
 
 /** Fills the reply's payload, and returns its length in bytes or a negated errno. */
 export type Finish = () => number;
+
 /** The length of the payload written at `PAYLOAD` of the output memory, or a negated errno; or both later. */
-export type Outcome = number | Promise<Finish>;
+export type Outcome = number | Promise<Finish> | Parked;
 export type Handlers = {
   readonly [K in Exclude<OperationName, 'INIT' | 'DESTROY' | 'INTERRUPT'>]: (request: Request) => Outcome;
 };
@@ -113,6 +116,10 @@ export class Session {
   readonly ended: Promise<string | undefined>;
 
   readonly #options: SessionOptions;
+  /** What is parked, by the number that names the request, without the bit that says that it comes again. */
+  readonly #parked = new Map<bigint, Parked>();
+  /** Replies of parked requests that leave when the request being served is answered. */
+  readonly #due: (() => void)[] = [];
   readonly #request: Request = {
     operation: 'LOOKUP',
     nodeid: 0,
@@ -148,6 +155,11 @@ export class Session {
     return this.#negotiated;
   }
 
+  /** Requests that wait for another program now. */
+  get parked(): number {
+    return this.#parked.size;
+  }
+
   /** Whether the conversation is over: there is nothing to be read any more, though requests may still be waiting. */
   get over(): boolean {
     return this.#over;
@@ -169,6 +181,7 @@ export class Session {
         return;
       }
       this.#serve(length);
+      if (this.#due.length > 0) this.#answerDue();
     }
   }
 
@@ -272,7 +285,12 @@ export class Session {
         this.#finish(operation, uniqueLow, uniqueHigh, 0);
         return;
       case 'INTERRUPT':
-        // What waits here waits for a device in a system call that can't be taken back; it is answered when it is done.
+        try {
+          this.#interrupt(fuse_interrupt_in.unique.offset + request.at);
+        } catch (error) {
+          this.#bug(operation, error);
+        }
+        this.#options.progress.done(uniqueLow, uniqueHigh);
         return;
       default:
         break;
@@ -290,6 +308,10 @@ export class Session {
     }
     if (typeof outcome === 'number') {
       this.#finish(operation, uniqueLow, uniqueHigh, outcome);
+      return;
+    }
+    if (outcome instanceof Parked) {
+      this.#park(operation, uniqueLow, uniqueHigh, outcome);
       return;
     }
     this.waiting++;
@@ -310,6 +332,33 @@ export class Session {
         this.#finish(operation, uniqueLow, uniqueHigh, result);
         if (this.#over && this.waiting === 0) this.#resolveEnded(this.#overWhy);
       });
+  }
+
+  #park(operation: OperationName, uniqueLow: number, uniqueHigh: number, parked: Parked): void {
+    const name = BigInt((uniqueHigh & ~FUSE_UNIQUE_RESEND_HIGH) >>> 0) * TWO_TO_32 + BigInt(uniqueLow);
+    this.#options.progress.journal.commit();
+    this.#parked.set(name, parked);
+    parked.onAnswer((outcome) => {
+      this.#parked.delete(name);
+      if (this.#due.length === 0) queueMicrotask(() => this.#answerDue());
+      this.#due.push(() => this.#finish(operation, uniqueLow, uniqueHigh, outcome));
+    });
+  }
+
+  /** A wait may end in a request, which calls this when it is answered, or on the event loop. */
+  #answerDue(): void {
+    for (const answer of this.#due.splice(0)) if (!this.#over) answer();
+  }
+
+  /**
+   * The caller of the request that is named at `at` is not to wait any longer. An INTERRUPT comes after the request that it names
+   * (fs/fuse/dev.c: fuse_dev_do_read marks it as sent first), and again when that comes again. What isn't parked waits for a
+   * device in a system call that can't be taken back, or is answered already.
+   */
+  #interrupt(at: number): void {
+    const { view } = this.#options.input;
+    const high = (view.getUint32(at + 4, true) & ~FUSE_UNIQUE_RESEND_HIGH) >>> 0;
+    this.#parked.get(BigInt(high) * TWO_TO_32 + BigInt(view.getUint32(at, true)))?.interrupted();
   }
 
   /** Whether the request holds what the table says; sets the offsets of its names and data. */
@@ -379,6 +428,7 @@ export class Session {
 }
 
 const INIT_OUT_BYTES = 64;
+const TWO_TO_32 = 0x1_0000_0000n;
 
 /**
  * Brings a killed server's memory to the condition that it had between two requests: a reply that was on its way is sent, in

@@ -11,6 +11,7 @@ import { handles } from './handles.ts';
 import { lastNames } from './lastnames.ts';
 import { limits } from './limits.ts';
 import { links } from './links.ts';
+import { lockPrograms } from './lockprograms.ts';
 import { locks } from './locks.ts';
 import { mappings } from './mappings.ts';
 import { modes } from './modes.ts';
@@ -50,6 +51,7 @@ export const subjects: readonly Subject[] = [
   copying,
   mappings,
   locks,
+  lockPrograms,
   nodes,
   handles,
   programs,

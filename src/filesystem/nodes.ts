@@ -39,7 +39,7 @@ const QUIET = 18;
 
 const USED = 1;
 const DETACHED = 2;
-/** A lock was asked for through it. */
+/** A lock was given through it. */
 const LOCKED = 8;
 /** The file type, S_IFMT >> 12, in bits 4 to 7. */
 const TYPE_SHIFT = 4;
@@ -198,7 +198,7 @@ export class NodeTable {
     this.#set(slot, DOMAIN, domain);
   }
 
-  /** Whether a lock of the file was ever asked for through this node. */
+  /** Whether a lock of the file was ever given through this node. */
   isLocked(slot: number): boolean {
     return (this.#state(slot) & LOCKED) !== 0;
   }

@@ -65,6 +65,7 @@ export interface LockRequest {
 }
 
 interface Waiter extends Wanted {
+  readonly slot: number;
   readonly parked: Parked;
 }
 
@@ -223,24 +224,25 @@ export class Locks {
   }
 
   #acquire(file: File, owner: Owner, request: LockRequest & { readonly type: LockType }): number | Parked {
-    const { start, end, type, waits } = request;
+    const { slot, start, end, type, waits } = request;
     if (owner.kind === 'flock') {
       const [held] = owner.ranges;
-      if (held?.type === type) return 0;
+      if (held?.type === type) return this.#given(slot);
       // A conversion lets go of the lock first, and may lose it (flock(2)).
       if (held !== undefined) this.#change(file, owner, start, end, F_UNLCK);
     }
     const wanted = { owner, start, end, type };
     if (this.#conflict(file, wanted) === undefined) {
-      const granted = this.#grant(file, wanted);
+      const outcome = this.#grant(file, wanted, slot);
       this.#settle(file);
-      return granted ? 0 : -ENOLCK;
+      return outcome;
     }
     if (owner.kind === 'flock') this.#settle(file);
     if (!waits) return -EAGAIN;
     if (owner.kind === 'process' && isCircle(file, wanted, this.#files.values())) return -EDEADLK;
     const waiter: Waiter = {
       ...wanted,
+      slot,
       parked: new Parked(() => {
         if (file.waiters.delete(waiter)) waiter.parked.answer(-EINTR);
       }),
@@ -249,12 +251,15 @@ export class Locks {
     return waiter.parked;
   }
 
-  /** Gives a lock that nobody has one against; false when there is no room for it. */
-  #grant(file: File, { owner, start, end, type }: Wanted): boolean {
-    if (!this.#change(file, owner, start, end, type)) return false;
-    const { nodes } = this.#options;
-    if (!nodes.isLocked(owner.slot)) nodes.setLocked(owner.slot);
-    return true;
+  /** Gives a lock that nobody has one against. Zero, or a negated errno. */
+  #grant(file: File, { owner, start, end, type }: Wanted, slot: number): number {
+    return this.#change(file, owner, start, end, type) ? this.#given(slot) : -ENOLCK;
+  }
+
+  /** Learns of each lock that is given, with the node that it was asked for through. */
+  #given(slot: number): number {
+    this.#options.nodes.setLocked(slot);
+    return 0;
   }
 
   /** What stands in the way, of which it is certain that its owner still has it. */
@@ -274,7 +279,7 @@ export class Locks {
       for (const waiter of file.waiters) {
         if (file.conflict(waiter) !== undefined) continue;
         file.waiters.delete(waiter);
-        waiter.parked.answer(this.#grant(file, waiter) ? 0 : -ENOLCK);
+        waiter.parked.answer(this.#grant(file, waiter, waiter.slot));
         // It may have let go of something: a lock for writing became one for reading.
         granted = true;
       }

@@ -8,8 +8,6 @@ export const AT_SYMLINK_NOFOLLOW = 0x100;
 export const AT_REMOVEDIR = 0x200;
 export const AT_SYMLINK_FOLLOW = 0x400;
 export const AT_EMPTY_PATH = 0x1000;
-/** Of a file on a network filesystem or on FUSE: what the kernel has, without a request. */
-export const AT_STATX_DONT_SYNC = 0x4000;
 
 export const O_RDONLY = 0o0;
 export const O_WRONLY = 0o1;

@@ -34,7 +34,7 @@ import { IdleProcessors } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { mounts } from '../sys/mounts.ts';
-import { OpenDescriptors, PROCESSES_BYTES } from '../sys/processes.ts';
+import { OpenDescriptors } from '../sys/processes.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import type { Log } from './log.ts';
 import { checkMountpoint } from './mountpoint.ts';
@@ -169,11 +169,11 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
 
   const shared = options.share ? openSharing(source, options, backing.ofMappings, state, keeper, undo) : undefined;
   const own = identityOf(source.mountFd, scratch);
-  let minor = facts?.minor ?? -1;
-  const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume, () => minor);
+  const server = assemble(given, source, cache, device, backing.ofNodes, state, shared, own.subvolume);
   const { mount, session, spin, idle } = server;
   undo.push(() => idle.letSleep());
 
+  let minor: number;
   let attached = true;
   if (facts === undefined) {
     const flags = options.flags;
@@ -186,6 +186,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     });
     minor = mounts().findLast((entry) => entry.mountpoint === mountpoint)?.minor ?? -1;
   } else {
+    minor = facts.minor;
     const used = backingIds(state);
     const flaw = backing.flaw(used);
     if (flaw !== undefined) throw untrusted(`the table of kept backing files is damaged: ${flaw}`);
@@ -296,7 +297,6 @@ function assemble(
   state: State,
   shared: Sharing | undefined,
   ownSubvolume: number,
-  minor: () => number,
 ): {
   readonly mount: Mount;
   readonly session: Session;
@@ -342,7 +342,7 @@ function assemble(
     locks: new Locks({
       nodes,
       rows: state.locks,
-      processes: new OpenDescriptors(allocate('processes', PROCESSES_BYTES), minor),
+      processes: new OpenDescriptors(),
       ownSubvolume,
     }),
     domains: state.domains,

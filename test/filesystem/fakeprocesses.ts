@@ -1,6 +1,9 @@
 /** Processes of one thread each, with their descriptors, as far as locks ask for them. */
 
-import type { InodeNumber, Processes } from '../../src/filesystem/locks/processes.ts';
+import type { Asked, InodeNumber, Processes } from '../../src/filesystem/locks/processes.ts';
+
+/** All descriptors were opened by this one. */
+const MOUNT = 28;
 
 export class FakeProcesses implements Processes {
   /** What a thread waits for in fcntl(2), where it isn't a process's lock; `running` is said so many times. */
@@ -9,20 +12,21 @@ export class FakeProcesses implements Processes {
   /** Each process's descriptors, and the inodes that they lead to. */
   readonly open = new Map<number, Map<number, number>>();
 
-  asksFor(thread: number): 'process' | 'description' | 'running' {
+  asksFor(thread: number): Asked | 'running' {
     if (this.running > 0) {
       this.running--;
       return 'running';
     }
-    return this.descriptions.has(thread) ? 'description' : 'process';
+    return { kind: this.descriptions.has(thread) ? 'description' : 'process', mount: MOUNT };
   }
 
-  descriptorsOn(thread: number, inode: InodeNumber): number[] {
+  descriptorsOn(thread: number, mount: number, inode: InodeNumber): number[] {
+    if (mount !== MOUNT) return [];
     return [...(this.open.get(thread) ?? [])].filter(([, ino]) => ino === inode.low).map(([fd]) => fd);
   }
 
-  areOn(thread: number, descriptors: readonly number[], inode: InodeNumber): boolean {
-    return descriptors.every((fd) => this.open.get(thread)?.get(fd) === inode.low);
+  areOn(thread: number, descriptors: readonly number[], mount: number, inode: InodeNumber): boolean {
+    return mount === MOUNT && descriptors.every((fd) => this.open.get(thread)?.get(fd) === inode.low);
   }
 
   threadsOf(process: number): number[] {

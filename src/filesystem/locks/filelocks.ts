@@ -38,6 +38,8 @@ export class Owner {
 /** Descriptors that are to be looked at, and the thread whose they are. */
 export interface Watch {
   readonly thread: number;
+  /** The mount that they were opened by. */
+  readonly mount: number;
   readonly descriptors: readonly number[];
 }
 

@@ -23,7 +23,7 @@ import type { NodeTable } from '../nodes.ts';
 import { type Conflict, FileLocks, isCircle, Owner, type Wanted } from './filelocks.ts';
 import type { InodeNumber, Processes } from './processes.ts';
 import type { LockType } from './ranges.ts';
-import type { LockRows } from './rows.ts';
+import { type LockRows, TWO_TO_32 } from './rows.ts';
 
 /** Handles from here on are serial numbers of opens without a descriptor: those of quiet opens are odd. */
 export const FIRST_SERIAL = 2 ** 40;
@@ -188,14 +188,14 @@ export class Locks {
     if (owner !== undefined) return this.#acquire(file, owner, request);
     if (request.flock) return this.#acquireFirst(file, ownerOf(request, 'flock'), request);
     const { processes } = this.#options;
-    let kind = processes.asksFor(request.thread);
-    for (let look = 1; look < LOOKS && kind === 'running'; look++) kind = processes.asksFor(request.thread);
-    if (kind === 'running') return this.#lockLater(request);
+    let asked = processes.asksFor(request.thread);
+    for (let look = 1; look < LOOKS && asked === 'running'; look++) asked = processes.asksFor(request.thread);
+    if (asked === 'running') return this.#lockLater(request);
     // Processes that share one quiet open end without a word.
     const known = file.records.size;
     if (known >= MANY_OWNERS && (known & (known - 1)) === 0 && this.#look(file)) this.#settle(file);
-    const made = ownerOf(request, kind ?? 'process');
-    if (kind === 'process') this.#watch(made, request.thread);
+    const made = ownerOf(request, asked?.kind ?? 'process');
+    if (asked?.kind === 'process') this.#watch(made, request.thread, asked.mount);
     return this.#acquireFirst(file, made, request);
   }
 
@@ -303,21 +303,23 @@ export class Locks {
     if (watch === undefined) return true;
     const { processes } = this.#options;
     const inode = this.#inodeOf(owner.slot);
-    if (processes.areOn(watch.thread, watch.descriptors, inode)) return true;
+    if (processes.areOn(watch.thread, watch.descriptors, watch.mount, inode)) return true;
     // The thread that locked may have ended, and its process go on.
-    return processes.threadsOf(owner.pid).some((thread) => processes.areOn(thread, watch.descriptors, inode));
+    return processes
+      .threadsOf(owner.pid)
+      .some((thread) => processes.areOn(thread, watch.descriptors, watch.mount, inode));
   }
 
   /** Has a process watched if it may close the file without a word. `asking` is a thread of it that is known to be there. */
-  #watch(owner: Owner, asking: number): void {
+  #watch(owner: Owner, asking: number, mount: number): void {
     const { nodes, processes } = this.#options;
     owner.watch = undefined;
     if (owner.pid === 0 || !nodes.hasQuiet(owner.slot)) return;
     const inode = this.#inodeOf(owner.slot);
     for (const thread of [asking, ...processes.threadsOf(owner.pid)]) {
-      const descriptors = processes.descriptorsOn(thread, inode);
+      const descriptors = processes.descriptorsOn(thread, mount, inode);
       if (descriptors.length === 0) continue;
-      owner.watch = { thread, descriptors };
+      owner.watch = { thread, mount, descriptors };
       return;
     }
   }
@@ -328,7 +330,7 @@ export class Locks {
     file.apply(owner, { ranges: [], added: [], removed: owner.ranges });
     this.#unwatch(owner);
     // Who waits has a descriptor of the file, and what it gets is to last until another one is closed.
-    if (!file.forget(owner) && owner.watch !== undefined) this.#watch(owner, owner.watch.thread);
+    if (!file.forget(owner) && owner.watch !== undefined) this.#watch(owner, owner.watch.thread, owner.watch.mount);
   }
 
   /** Changes what an owner has locked, and its rows; false, with nothing changed, when there is no room. */
@@ -342,10 +344,10 @@ export class Locks {
     file.apply(owner, change);
     if (change.ranges.length === 0) this.#unwatch(owner);
     else if (owner.watch !== undefined && watched.length > 0) {
-      const { thread } = owner.watch;
+      const { thread, mount } = owner.watch;
       this.#watchRows.set(
         owner,
-        watched.map((descriptor) => rows.addWatch(owner, descriptor, thread)),
+        watched.map((descriptor) => rows.addWatch(owner, descriptor, thread, mount)),
       );
     }
     return true;
@@ -386,7 +388,7 @@ export class Locks {
 
   /** What an earlier server has left. */
   #takeUp(): void {
-    const watched = new Map<Owner, { thread: number; descriptors: number[]; rows: number[] }>();
+    const watched = new Map<Owner, { thread: number; mount: number; descriptors: number[]; rows: number[] }>();
     for (const [row, { slot, kind, owner: id, handle, pid, range }] of this.#options.rows.all()) {
       const file = this.#fileOf(slot);
       const sort = kind === 'flock' ? file.flocks : file.records;
@@ -397,13 +399,18 @@ export class Locks {
         file.apply(owner, { ranges, added: [range], removed: [] });
         continue;
       }
-      const known = watched.get(owner) ?? { thread: Number(range.end), descriptors: [], rows: [] };
+      const known = watched.get(owner) ?? {
+        thread: Number(range.end % TWO_TO_32),
+        mount: Number(range.end / TWO_TO_32),
+        descriptors: [],
+        rows: [],
+      };
       known.descriptors.push(Number(range.start));
       known.rows.push(row);
       watched.set(owner, known);
     }
-    for (const [owner, { thread, descriptors, rows }] of watched) {
-      owner.watch = { thread, descriptors };
+    for (const [owner, { thread, mount, descriptors, rows }] of watched) {
+      owner.watch = { thread, mount, descriptors };
       this.#watchRows.set(owner, rows);
     }
   }

@@ -8,16 +8,22 @@ export interface InodeNumber {
   readonly high: number;
 }
 
+export interface Asked {
+  readonly kind: Exclude<OwnerKind, 'flock'>;
+  /** The kernel's number of the mount (mnt_id of proc_pid_fdinfo(5)). */
+  readonly mount: number;
+}
+
 export interface Processes {
   /**
    * Whose lock a thread is asking for by fcntl(2): `running` when it isn't waiting for the answer yet, undefined when that can't be
-   * found out.
+   * found out. And the mount by which the descriptor that it locks through was opened.
    */
-  asksFor(thread: number): Exclude<OwnerKind, 'flock'> | 'running' | undefined;
-  /** The thread's descriptors that lead to the inode. */
-  descriptorsOn(thread: number, inode: InodeNumber): number[];
-  /** Whether all these descriptors of the thread lead to the inode. */
-  areOn(thread: number, descriptors: readonly number[], inode: InodeNumber): boolean;
+  asksFor(thread: number): Asked | 'running' | undefined;
+  /** The thread's descriptors that lead to the inode by this mount. */
+  descriptorsOn(thread: number, mount: number, inode: InodeNumber): number[];
+  /** Whether all these descriptors of the thread lead to the inode by this mount. */
+  areOn(thread: number, descriptors: readonly number[], mount: number, inode: InodeNumber): boolean;
   /** The threads of a process; none when it is gone. */
   threadsOf(process: number): number[];
 }

@@ -3,7 +3,7 @@
  * in journaled memory.
  *
  *     node slot plus one, kind, lock type, the owner's number (two words), the open's number (two words), start and end, or
- *     descriptor and thread (two words each), process, next
+ *     descriptor, and thread and mount (two words each), process, next
  *
  * In front of the rows lies the number of the last open that got one without a descriptor (two words).
  */
@@ -30,7 +30,7 @@ export function lockTableWords(capacity: number): number {
 const kinds: readonly (OwnerKind | 'watch')[] = ['flock', 'process', 'description', 'watch'];
 const WATCH = kinds.indexOf('watch') + 1;
 
-const TWO_TO_32 = 0x1_0000_0000n;
+export const TWO_TO_32 = 0x1_0000_0000n;
 
 /** A row as it was read. */
 export interface LockRow {
@@ -39,7 +39,7 @@ export interface LockRow {
   readonly owner: bigint;
   readonly handle: number;
   readonly pid: number;
-  /** For a watched descriptor its number and the thread. */
+  /** For a watched descriptor its number, and the thread and the mount. */
   readonly range: Range;
 }
 
@@ -77,8 +77,8 @@ export class LockRows {
     this.#rows.set(range.row, COLUMN.type, range.type);
   }
 
-  addWatch(owner: Owner, descriptor: number, thread: number): number {
-    return this.#add(owner, WATCH, BigInt(descriptor), BigInt(thread));
+  addWatch(owner: Owner, descriptor: number, thread: number, mount: number): number {
+    return this.#add(owner, WATCH, BigInt(descriptor), BigInt(thread) + BigInt(mount) * TWO_TO_32);
   }
 
   give(row: number): void {

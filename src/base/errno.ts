@@ -28,7 +28,9 @@ export const ENOSPC = 28;
 export const EROFS = 30;
 export const EMLINK = 31;
 export const ERANGE = 34;
+export const EDEADLK = 35;
 export const ENAMETOOLONG = 36;
+export const ENOLCK = 37;
 export const ENOSYS = 38;
 export const ENOTEMPTY = 39;
 export const ELOOP = 40;
@@ -68,7 +70,9 @@ const names: ReadonlyMap<number, string> = new Map([
   [EROFS, 'EROFS (read-only filesystem)'],
   [EMLINK, 'EMLINK (too many links)'],
   [ERANGE, 'ERANGE (result too large)'],
+  [EDEADLK, 'EDEADLK (waiting would never end)'],
   [ENAMETOOLONG, 'ENAMETOOLONG (name too long)'],
+  [ENOLCK, 'ENOLCK (too many locks)'],
   [ENOSYS, 'ENOSYS (not implemented by this kernel)'],
   [ENOTEMPTY, 'ENOTEMPTY (directory not empty)'],
   [ELOOP, 'ELOOP (too many symbolic links)'],

@@ -109,8 +109,13 @@ export const RWF_NOWAIT = 8;
 
 /** Commands and values of fcntl(2). */
 export const F_RDLCK = 0;
+export const F_WRLCK = 1;
 export const F_UNLCK = 2;
 export const F_SETFL = 4;
+export const F_SETLK = 6;
+export const F_SETLKW = 7;
+export const F_OFD_SETLK = 37;
+export const F_OFD_SETLKW = 38;
 export const F_SETLEASE = 1024;
 export const F_DUPFD_CLOEXEC = 1030;
 

@@ -183,6 +183,7 @@ function details(report: MountReport): string {
     ['requests', counted(report.requests)],
     ['failures', counted(report.failures)],
     ['waiting', String(report.waiting)],
+    ['locks', `${report.locks.count} of at most ${report.locks.limit}, ${report.locks.waiters} waited for`],
     ['journal', `at most ${report.journal.largest} of ${report.journal.limit} words in one step`],
   );
   const width = Math.max(...rows.map(([name]) => name.length));

@@ -26,6 +26,7 @@ import { filesystem } from '../filesystem/filesystem.ts';
 import { Fills } from '../filesystem/fills.ts';
 import { HANDLE_BYTES } from '../filesystem/handles.ts';
 import { LiveNames } from '../filesystem/livenames.ts';
+import { Locks } from '../filesystem/locks/locks.ts';
 import type { CachePolicy, Mount } from '../filesystem/mount.ts';
 import { type NodeTable, ROOT } from '../filesystem/nodes.ts';
 import type { OpenTable } from '../filesystem/opens.ts';
@@ -37,8 +38,9 @@ import { Routes } from '../filesystem/routes/routes.ts';
 import { SCRATCH, SCRATCH_BYTES } from '../filesystem/scratch.ts';
 import { Stat } from '../filesystem/stat.ts';
 import { BackingFiles, type KeptBackings } from '../fuse/server/backing.ts';
+import { settleInterrupted } from '../fuse/server/interrupted.ts';
 import { invalidateAttributes, NOTICE_BYTES } from '../fuse/server/notify.ts';
-import { type Observer, Session, settleInterrupted } from '../fuse/server/session.ts';
+import { type Observer, Session } from '../fuse/server/session.ts';
 import type { Spin } from '../fuse/server/spin.ts';
 import type { ExtentIndex } from '../mappings/extentindex.ts';
 import type { MappingStore } from '../mappings/store.ts';
@@ -48,6 +50,8 @@ import { IdleProcessors } from '../sys/idle.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
 import { ACCESS_RULES, ACCESS_TIMES, type AccessTimes, mounts } from '../sys/mounts.ts';
+import { OpenDescriptors } from '../sys/processes.ts';
+import { cachePolicy } from './cachepolicy.ts';
 import { DetachedFiles } from './detached.ts';
 import { type Facts, KEPT, type Keeper } from './keeping.ts';
 import type { Log } from './log.ts';
@@ -80,6 +84,7 @@ export interface Server {
   readonly opens: OpenTable;
   readonly routes: Routes;
   readonly descriptors: NodeDescriptors;
+  readonly locks: Pick<Locks, 'count' | 'waiters'>;
   readonly registered: Pick<FuseBackingFiles, 'count'>;
   readonly backing: BackingFiles;
   readonly mappings: MappingStore | undefined;
@@ -103,22 +108,11 @@ export interface Server {
   readonly ended: Promise<string | undefined>;
 }
 
-const UNLIMITED_SECONDS = 2 ** 31;
 const RESIDENCY_BYTES = 4096;
 /** How often the store gets to tidy up. */
 const TIDY_INTERVAL_MS = 50;
 /** A mistake in that mustn't have one server after the other replaced: after any, the next ones begin so much later. */
 const TIDY_AFTER_BUG_MS = 10_000;
-
-function cachePolicy(options: MountOptions, overSource: boolean): CachePolicy {
-  const seconds = {
-    auto: overSource ? UNLIMITED_SECONDS : 1,
-    none: 0,
-    unlimited: UNLIMITED_SECONDS,
-  };
-  const value = typeof options.cache === 'number' ? options.cache : seconds[options.cache];
-  return { entrySeconds: value, attributeSeconds: value };
-}
 
 /** How the mount keeps access times: as the options say, and as the source's own mount does where they say nothing. */
 function accessTimesFor({ flags, flagsGiven }: MountOptions, own: AccessTimes): AccessTimes {
@@ -253,6 +247,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     if (performance.now() < tidyFrom) return;
     session.step('tidying', () => {
       mount.descriptors.expire(Date.now());
+      mount.locks.tick();
       tidy(shared, server.composing, backing);
     });
   }, TIDY_INTERVAL_MS);
@@ -276,6 +271,7 @@ async function start(given: ServerOptions, undo: Undo): Promise<Server> {
     opens: mount.opens,
     routes: mount.routes,
     descriptors: mount.descriptors,
+    locks: mount.locks,
     registered,
     backing,
     mappings: shared?.mappings,
@@ -384,6 +380,12 @@ function assemble(
     nodes,
     opens,
     routes,
+    locks: new Locks({
+      nodes,
+      rows: state.locks,
+      processes: new OpenDescriptors(),
+      ownSubvolume,
+    }),
     domains: state.domains,
     live: shared !== undefined && writable ? new LiveNames(options.live) : undefined,
     repeats: new Repeats(state.journal, state.intent, Date.now),

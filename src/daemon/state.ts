@@ -2,7 +2,7 @@
  * What of a server outlives its process: one memory file, whose descriptor the supervisor keeps, with all tables, the request
  * being read and the reply being sent. A later server maps it again and goes on (`takeover.ts`).
  *
- *     journal │ header │ nodes │ progress │ input │ output │ open files │ mappings │ domains │ kept backing files
+ *     journal │ header │ nodes │ progress │ input │ output │ open files │ mappings │ domains │ kept backing files │ locks
  *
  * A file of another layout, or one whose tables contradict themselves, is refused.
  */
@@ -11,6 +11,7 @@ import { errnoText } from '../base/errno.ts';
 import { Journal, journalBytes, type WordIndex } from '../base/journal.ts';
 import type { Memory } from '../base/memory.ts';
 import { DOMAINS_WORDS, Domains } from '../filesystem/domains.ts';
+import { LockRows, lockTableWords, MAX_LOCKS } from '../filesystem/locks/rows.ts';
 import { NodeTable, nodeTableWords } from '../filesystem/nodes.ts';
 import { MAX_OPEN, OpenTable, openTableWords } from '../filesystem/opens.ts';
 import { INTENT_WORDS } from '../filesystem/repeats.ts';
@@ -26,11 +27,12 @@ export const STATE_VERSION = 4;
 const MAGIC = 0x5e7ed387;
 
 /**
- * The most words that one step changes. The largest steps, of which `test/daemon/steps.test.ts` measures each: a READDIRPLUS, which
- * answers with what one getdents64 of 64 KiB brings, is 2,730 new nodes at the most, of some 30 words each; 1,024 nodes forgotten are
- * 10 words each; 64 mappings dropped, 20; all 4,096 registrations that are kept for a moment, one.
+ * The most words that one step changes. The largest steps, of which `test/daemon/steps.test.ts` measures each: the end of a process
+ * that held all 65,536 locks is some 17 words for each; a READDIRPLUS, which answers with what one getdents64 of 64 KiB brings, is
+ * 2,730 new nodes at the most, of some 30 words each; 1,024 nodes forgotten are 10 words each; 64 mappings dropped, 20; all 4,096
+ * registrations that are kept for a moment, one.
  */
-export const PAIRS = 1 << 19;
+export const PAIRS = 1 << 21;
 
 /** Words of the header. */
 const HEADER = { magic: 0, version: 1, nodes: 2, mappings: 3, bytes: 4, takeovers: 5, backing: 6, intent: 8 } as const;
@@ -49,6 +51,7 @@ export interface State {
   readonly backing: WordIndex;
   readonly intent: WordIndex;
   readonly domains: Domains;
+  readonly locks: LockRows;
   /** Where the backing ids are that are kept for a moment. */
   readonly kept: WordIndex;
   /** How often another server has taken the mount over. */
@@ -63,6 +66,7 @@ function stateBytes(options: MountOptions): number {
     mappingRowsWords(options.maxMappings) +
     DOMAINS_WORDS +
     KEPT_WORDS +
+    lockTableWords(MAX_LOCKS) +
     (2 * BUFFER_BYTES) / 4 +
     1024;
   return journalBytes(PAIRS) + words * 4;
@@ -86,6 +90,7 @@ function layOut(memory: Memory, fd: number, options: MountOptions): State {
     intent: header + HEADER.intent,
     domains: new Domains(options.domain, journal, journal.take(DOMAINS_WORDS), nodes),
     kept: journal.take(KEPT_WORDS),
+    locks: new LockRows(journal, MAX_LOCKS),
     takeovers: words[header + HEADER.takeovers] ?? 0,
   };
 }
@@ -134,11 +139,13 @@ export function openState(fd: number, options: MountOptions): State {
 }
 
 /** What contradicts itself in the tables, once they are rolled back. */
-export function flawOf({ nodes, opens, mappings }: State): string | undefined {
+export function flawOf({ nodes, opens, mappings, locks }: State): string | undefined {
   const inNodes = nodes.flaw();
   if (inNodes !== undefined) return `the table of nodes is damaged: ${inNodes}`;
   const inOpens = opens.flaw(nodes);
   if (inOpens !== undefined) return `the table of open files is damaged: ${inOpens}`;
+  const inLocks = locks.flaw(nodes);
+  if (inLocks !== undefined) return `the table of locks is damaged: ${inLocks}`;
   const inMappings = mappings.flaw();
   return inMappings === undefined ? undefined : `the table of mappings is damaged: ${inMappings}`;
 }

@@ -1,6 +1,7 @@
 /** What a running server says of itself. docs/status.md describes each field; the number of the schema changes with it. */
 
 import { statSync } from 'node:fs';
+import { MAX_LOCKS } from '../filesystem/locks/rows.ts';
 import { ROUTES } from '../filesystem/routes/route.ts';
 import { operationOf } from '../fuse/wire/operations.ts';
 import type { Server } from './server.ts';
@@ -94,6 +95,7 @@ export function statusOf(server: Server, version: string, startedMs: number) {
     failures: byOperation(session.failures),
     unknown: session.unknown,
     waiting: session.waiting,
+    locks: { count: server.locks.count, waiters: server.locks.waiters, limit: MAX_LOCKS },
     idle: { awake: server.idle.awake, times: server.idle.times },
     bugs: session.bugs,
     memory: { rssBytes: process.memoryUsage.rss() },

@@ -13,6 +13,7 @@ import { type Finish, type Outcome, PAYLOAD, type Request } from '../fuse/server
 import { FUSE_FSYNC_FDATASYNC } from '../fuse/wire/constants.ts';
 import { fuse_fsync_in } from '../fuse/wire/structs.ts';
 import { finishWith, slotOf } from './attributes.ts';
+import { FIRST_SERIAL } from './locks/locks.ts';
 import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { SCRATCH } from './scratch.ts';
@@ -38,7 +39,8 @@ export function syncDescriptor(m: Mount, r: Request): Outcome {
 
 /** An open without a descriptor of ours is read-only; fsync of it still writes the whole file. */
 export function fsync(m: Mount, r: Request): Outcome {
-  if (fuse_fsync_in.fh.get(m.input.view, r.at) !== 0) return syncDescriptor(m, r);
+  const handle = fuse_fsync_in.fh.get(m.input.view, r.at);
+  if (handle !== 0 && handle < FIRST_SERIAL) return syncDescriptor(m, r);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
   const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), c.O_RDONLY | c.O_NONBLOCK | c.O_CLOEXEC);
@@ -104,7 +106,7 @@ export function syncingFile(m: Mount, handle: Handler, node: (r: Request) => num
 /** Goes on with an outcome that is no error, when it is there. */
 function afterwards(outcome: Outcome, go: (length: number) => Outcome): Outcome {
   if (outcome instanceof Promise) return outcome.then((finish) => () => afterwards(finish(), go));
-  return outcome < 0 ? outcome : go(outcome);
+  return typeof outcome === 'number' && outcome >= 0 ? go(outcome) : outcome;
 }
 
 export function syncfs(m: Mount): Outcome {

@@ -3,15 +3,16 @@
 import { EAGAIN, EEXIST, ENFILE, ESTALE } from '../base/errno.ts';
 import * as c from '../base/linux.ts';
 import { type Outcome, PAYLOAD, type Request } from '../fuse/server/session.ts';
-import { FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
+import { FOPEN_NOFLUSH, FUSE_OPEN_KILL_SUIDGID } from '../fuse/wire/constants.ts';
 import { fuse_create_in, fuse_open_in, fuse_open_out, fuse_release_in, SIZE_OF_ENTRY } from '../fuse/wire/structs.ts';
 import { identify, internIdentified, putEntry, slotOf } from './attributes.ts';
 import type { Caller } from './callers.ts';
+import { isQuietSerial } from './locks/locks.ts';
 import type { Mount } from './mount.ts';
 import { asCaller, forgetLookups, nameTaken, wasMade } from './namespace.ts';
 import { NO_NODE } from './nodes.ts';
 import { KEPT_FLAGS, OPEN_FLAGS } from './openflags.ts';
-import { HANDLE_MAPS, HANDLE_SYNCS, HANDLE_WRITES } from './opens.ts';
+import { HANDLE_MAPS, HANDLE_QUIET, HANDLE_SYNCS, HANDLE_WRITES } from './opens.ts';
 import { leaseWait } from './revisit.ts';
 import type { Choice } from './routes/choose.ts';
 import { prepareDescriptor } from './routes/composed.ts';
@@ -46,6 +47,13 @@ function putOpen(m: Mount, at: number, handle: number, openFlags: number, backin
   return fuse_open_out.structBytes;
 }
 
+/** The reply of an open for reading that needs no descriptor of ours. */
+function putReader(m: Mount, at: number, slot: number, row: number): number {
+  const quiet = m.locks.opensQuietly(slot);
+  const { openFlags } = m.routes.of(row);
+  return putOpen(m, at, m.locks.nameOpen(quiet), quiet ? openFlags | FOPEN_NOFLUSH : openFlags, m.opens.backingId(row));
+}
+
 export function open(m: Mount, r: Request): Outcome {
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
@@ -73,7 +81,7 @@ function openDetached(m: Mount, o: Opening): number {
   if (leaving === undefined) return -ESTALE;
   if (row < 0 || !leaving.asksAgain(o.slot, o.caller.pid)) return leaving.elsewhere(o.slot, false);
   m.opens.addOpen(row, false);
-  return putOpen(m, PAYLOAD, 0, m.routes.of(row).openFlags, m.opens.backingId(row));
+  return putReader(m, PAYLOAD, o.slot, row);
 }
 
 function openForReading(m: Mount, o: Opening): Outcome {
@@ -84,11 +92,12 @@ function openForReading(m: Mount, o: Opening): Outcome {
     const route = m.routes.of(row);
     if (route.io === undefined) {
       m.opens.addOpen(row, false);
-      return putOpen(m, PAYLOAD, 0, route.openFlags, m.opens.backingId(row));
+      return putReader(m, PAYLOAD, slot, row);
     }
   } else {
     const kept = m.backing.take(slot, m.nodes.generation(slot));
-    if (kept > 0) return m.routes.readmit(slot, kept) < 0 ? -ENFILE : putReopened(m, slot);
+    if (kept > 0)
+      return m.routes.readmit(slot, kept) < 0 ? -ENFILE : putReader(m, PAYLOAD, slot, m.nodes.openRow(slot));
   }
   return withDescriptor(m, o, (flags & KEPT_FLAGS) | OPEN_FLAGS, (fd) => {
     if (row >= 0) return openWith(m, PAYLOAD, slot, fd, undefined, flags);
@@ -96,11 +105,6 @@ function openForReading(m: Mount, o: Opening): Outcome {
     if (!(choice instanceof Promise)) return openWith(m, PAYLOAD, slot, fd, choice, flags);
     return choice.then((chosen) => () => openWith(m, PAYLOAD, slot, fd, chosen, flags));
   });
-}
-
-function putReopened(m: Mount, slot: number): number {
-  const row = m.nodes.openRow(slot);
-  return putOpen(m, PAYLOAD, 0, m.routes.of(row).openFlags, m.opens.backingId(row));
 }
 
 /**
@@ -202,7 +206,7 @@ function openWith(m: Mount, at: number, slot: number, fd: number, choice: Choice
   const route = m.routes.of(row);
   if (access === 'reads' && route.io === undefined) {
     m.calls.close(fd);
-    return putOpen(m, at, 0, route.openFlags, m.opens.backingId(row));
+    return putReader(m, at, slot, row);
   }
   const syncs = (flags & c.O_SYNC) !== 0 ? HANDLE_SYNCS : 0;
   const handle = m.opens.addHandle(fd, slot, handleFlags[access] | syncs, (flags & KEPT_FLAGS) | OPEN_FLAGS);
@@ -211,8 +215,12 @@ function openWith(m: Mount, at: number, slot: number, fd: number, choice: Choice
     m.routes.release(slot, row, maps);
     return -ENFILE;
   }
+  // Who writes to a file that was there before may well lock it.
+  const unlikely = access === 'reads' || (flags & (c.O_CREAT | c.O_TRUNC)) !== 0;
+  const noFlush = unlikely && m.locks.opensQuietly(slot) ? FOPEN_NOFLUSH : 0;
+  if (noFlush !== 0) m.opens.setQuiet(handle);
   route.opened(row, fd, flags);
-  return putOpen(m, at, handle, route.openFlags, m.opens.backingId(row));
+  return putOpen(m, at, handle, route.openFlags | noFlush, m.opens.backingId(row));
 }
 
 /**
@@ -251,6 +259,7 @@ export function release(m: Mount, r: Request): Outcome {
   if (fd >= 0) m.calls.close(fd);
   const slot = slotOf(m, r.nodeid);
   if (slot === NO_NODE) return -ESTALE;
+  m.locks.released(slot, handle, (flags & HANDLE_QUIET) !== 0 || isQuietSerial(handle));
   if (writes) {
     // What was written may have replaced the last use of a mapping's extents.
     m.routes.referencesDropped(slot);
@@ -285,7 +294,7 @@ export function create(m: Mount, r: Request): Outcome {
     result = m.calls.openat(dirFd, path, (flags & KEPT_FLAGS) | OPEN_FLAGS, 0);
   }
   if (result === -EEXIST) result = nameTaken(m, dirFd, r.name, (flags & c.O_EXCL) !== 0);
-  else if (result >= 0) result = replyCreated(m, parent, result, flags);
+  else if (result >= 0) result = replyCreated(m, parent, result, flags | c.O_CREAT);
   m.descriptors.release(parent, dirFd);
   return result;
 }
@@ -303,7 +312,7 @@ export function tmpfile(m: Mount, r: Request): Outcome {
   const made = (flags & (KEPT_FLAGS | c.O_EXCL)) | c.O_TMPFILE | c.O_CLOEXEC;
   const path = m.scratch.address + SCRATCH.dot;
   const fd = asCaller(m, r, umask, () => m.calls.openat(dirFd, path, made, mode));
-  const result = fd < 0 ? fd : replyCreated(m, parent, fd, flags);
+  const result = fd < 0 ? fd : replyCreated(m, parent, fd, flags | c.O_CREAT);
   m.descriptors.release(parent, dirFd);
   return result;
 }

@@ -8,6 +8,7 @@ import { copyFileRange, fallocate, lseek, read, write } from './data.ts';
 import { type Batches, fsyncdir, opendir, readdir, releasedir } from './directories.ts';
 import { fsync, syncfs, syncingFile, syncingNodes } from './durability.ts';
 import { create, open, release, tmpfile } from './files.ts';
+import { flush, getlk, setlk } from './locks/requests.ts';
 import type { Mount } from './mount.ts';
 import {
   batchForget,
@@ -95,6 +96,10 @@ function unsynced(m: Mount): Handlers {
     CREATE: (r) => create(m, r),
     TMPFILE: (r) => tmpfile(m, r),
     RELEASE: (r) => release(m, r),
+    FLUSH: (r) => flush(m, r),
+    GETLK: (r) => getlk(m, r),
+    SETLK: (r) => setlk(m, r, false),
+    SETLKW: (r) => setlk(m, r, true),
     READ: (r) => read(m, r),
     WRITE: (r) => write(m, r),
     FALLOCATE: (r) => fallocate(m, r),

@@ -10,6 +10,7 @@ import type { NodeDescriptors } from './descriptors.ts';
 import type { Domains } from './domains.ts';
 import type { Fills } from './fills.ts';
 import type { LiveNames } from './livenames.ts';
+import type { Locks } from './locks/locks.ts';
 import type { NodeTable } from './nodes.ts';
 import type { OpenTable } from './opens.ts';
 import type { Repeats } from './repeats.ts';
@@ -39,6 +40,7 @@ export interface Mount {
   readonly descriptors: NodeDescriptors;
   readonly opens: OpenTable;
   readonly routes: Routes;
+  readonly locks: Locks;
   readonly repeats: Repeats;
   /** How far the request that is being served has come, where it takes several steps. */
   readonly progress: Pick<Progress, 'parts' | 'partsDone'>;

@@ -1,5 +1,5 @@
 /**
- * The node table: one row of 72 bytes per inode that the kernel knows, found by node id (the row's number plus one) or by
+ * The node table: one row of 76 bytes per inode that the kernel knows, found by node id (the row's number plus one) or by
  * file handle (linear hashing, so that growing never stops the mount). Rows and the numbers that go with them live in journaled
  * memory, which a later server takes over; nothing of a node is kept anywhere else but its descriptor, if it is pinned.
  *
@@ -13,6 +13,7 @@
  *          14      generation of that mapping
  *          15..16  the ctime that the file had then, seconds (low 32 bits) and nanoseconds
  *          17      domain, where that goes by the file's place (`domains.ts`)
+ *          18      opens whose closing the kernel doesn't tell of (`locks/locks.ts`)
  *
  * Invariants: a row in use has a lookup count above zero, or is the root. At most one row in use that isn't detached has
  * a given handle. A detached row keeps its place in the chains, but is not found.
@@ -21,8 +22,22 @@
 import type { Journal, WordIndex } from '../base/journal.ts';
 import type { Address, Memory } from '../base/memory.ts';
 import { HANDLE_BYTES } from './handles.ts';
+import {
+  CONTENDED,
+  DETACHED,
+  FLAGS,
+  INHERITED,
+  LIVE,
+  LOCKED,
+  MAPPED,
+  PINNED,
+  TYPE_SHIFT,
+  USED,
+  WRITTEN_RANGE,
+  WRITTEN_SHIFT,
+} from './nodestate.ts';
 
-export const NODE_BYTES = 72;
+export const NODE_BYTES = 76;
 const WORDS = NODE_BYTES / 4;
 const NEXT = 7;
 const LOOKUPS = 8;
@@ -34,28 +49,7 @@ const VERDICT_GENERATION = 14;
 const VERDICT_SECONDS = 15;
 const VERDICT_NANOSECONDS = 16;
 const DOMAIN = 17;
-
-const USED = 1;
-const DETACHED = 2;
-/** A descriptor keeps it alive, and a copy is handed over to later servers. */
-const PINNED = 4;
-/** The file type, S_IFMT >> 12, in bits 4 to 7. */
-const TYPE_SHIFT = 4;
-/** Readers of the file were left behind when it was opened for writing. */
-const CONTENDED = 0x100;
-/** It was opened in such a way that a map may go on writing to it after its last close. */
-const MAPPED = 0x200;
-/** It is written in place while others read it: a database, a disk image, a log, or so it was learned. */
-const LIVE = 0x400;
-/** When it was last open for writing, in ticks plus one, in bits 11 to 31. */
-const WRITTEN_SHIFT = 11;
-const WRITTEN_RANGE = 2 ** 21 - 1;
-const FLAGS = (1 << WRITTEN_SHIFT) - 1;
-/** The flags that a node hands on to the node that takes its place. */
-const INHERITED = LIVE | CONTENDED | MAPPED;
-
-/** The unit in which a node remembers when its file was open for writing. It counts three days, and begins anew. */
-export const WRITTEN_TICK_MS = 125;
+const QUIET = 18;
 
 export const ROOT = 0;
 export const NO_NODE = -1;
@@ -133,6 +127,7 @@ export class NodeTable {
     this.#set(slot, OPEN, 0);
     this.#set(slot, VERDICT, 0);
     this.#set(slot, DOMAIN, 0);
+    this.#set(slot, QUIET, 0);
     this.#setNumber(COUNT, this.count + 1);
     this.#insert(slot);
     return slot;
@@ -261,6 +256,30 @@ export class NodeTable {
 
   setDomain(slot: number, domain: number): void {
     this.#set(slot, DOMAIN, domain);
+  }
+
+  /** Whether a lock of the file was ever given through this node. */
+  isLocked(slot: number): boolean {
+    return (this.#state(slot) & LOCKED) !== 0;
+  }
+
+  setLocked(slot: number): void {
+    this.#set(slot, STATE, this.#state(slot) | LOCKED);
+  }
+
+  /** Counts an open whose closing the kernel doesn't tell of, or the end of one. */
+  addQuiet(slot: number, by: 1 | -1): void {
+    this.#set(slot, QUIET, Math.max(0, this.#get(slot, QUIET) + by));
+  }
+
+  /** Whether the inode has such opens, be it through a node that is detached. */
+  hasQuiet(slot: number): boolean {
+    const base = this.#rows + slot * WORDS;
+    const handle = this.#words.subarray(base, base + HANDLE_BYTES / 4);
+    for (let next = this.#journal.get(this.#bucketOfSlot(slot)); next !== 0; next = this.#get(next - 1, NEXT)) {
+      if (this.#get(next - 1, QUIET) > 0 && this.#sameHandle(next - 1, handle)) return true;
+    }
+    return false;
   }
 
   /** The row of the open file table, or -1. */

@@ -16,10 +16,14 @@
 import type { Journal, WordIndex } from '../base/journal.ts';
 import { ROUTES } from './routes/route.ts';
 
-/** Flags of a handle: the open is for writing; the file can be mapped for writing through it (O_RDWR, mmap(2)); O_SYNC. */
+/**
+ * Flags of a handle: the open is for writing; the file can be mapped for writing through it (O_RDWR, mmap(2)); O_SYNC; no FLUSH
+ * tells that a descriptor of it is closed.
+ */
 export const HANDLE_WRITES = 1;
 export const HANDLE_MAPS = 2;
 export const HANDLE_SYNCS = 4;
+export const HANDLE_QUIET = 8;
 
 const OPEN_WORDS = 12;
 const HANDLE_WORDS = 5;
@@ -49,7 +53,7 @@ export function openTableWords(capacity: number): number {
 }
 
 /** Rows of words with a free list that runs through the last word of each; three words in front: touched, free, count. */
-class Rows {
+export class Rows {
   readonly #journal: Journal;
   readonly #header: WordIndex;
   readonly #rows: WordIndex;
@@ -246,6 +250,10 @@ export class OpenTable {
   /** The flags that the handle was made with; 0 for one that isn't open. */
   handleFlags(handle: number): number {
     return this.#isOpen(handle) ? this.#handles.get(handle - 1, HANDLE.flags) : 0;
+  }
+
+  setQuiet(handle: number): void {
+    this.#handles.set(handle - 1, HANDLE.flags, this.handleFlags(handle) | HANDLE_QUIET);
   }
 
   handleSlot(handle: number): number {

@@ -12,6 +12,7 @@ import { huge } from './huge.ts';
 import { lastNames } from './lastnames.ts';
 import { limits } from './limits.ts';
 import { links } from './links.ts';
+import { lockPrograms } from './lockprograms.ts';
 import { locks } from './locks.ts';
 import { mappings } from './mappings.ts';
 import { modes } from './modes.ts';
@@ -54,6 +55,7 @@ export const subjects: readonly Subject[] = [
   copying,
   mappings,
   locks,
+  lockPrograms,
   nodes,
   handles,
   programs,

@@ -19,7 +19,7 @@ import { close, ftruncate } from '../../src/sys/libc.ts';
 const RUNS = Number(process.env['SHAREDEXT_FUZZ_RUNS'] ?? 150);
 const SEED = Number(process.env['SHAREDEXT_FUZZ_SEED'] ?? Date.now() % 2 ** 31);
 const options = parseOptions(['nodes=1024,mappings=64,domain=dir']);
-const PAIRS = 1 << 19;
+const PAIRS = 1 << 21;
 
 /** A state in the middle of a mount's life: nodes, open files, mappings, and a step that was not completed. */
 function live(): State {

@@ -13,7 +13,8 @@ import { PAIRS } from '../../src/daemon/state.ts';
 import { DOMAINS_WORDS, Domains } from '../../src/filesystem/domains.ts';
 import { FILEID_BTRFS_WITHOUT_PARENT } from '../../src/filesystem/handles.ts';
 import { NodeTable, nodeTableWords, ROOT } from '../../src/filesystem/nodes.ts';
-import { OpenTable, openTableWords, ROUTE_OWN, ROUTE_SHARED } from '../../src/filesystem/opens.ts';
+import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
+import { ROUTES } from '../../src/filesystem/routes/route.ts';
 import { BackingFiles, KEPT_WORDS } from '../../src/fuse/server/backing.ts';
 import { Progress } from '../../src/fuse/server/progress.ts';
 import { MappingRows, mappingRowsWords, NONE } from '../../src/mappings/rows.ts';
@@ -121,7 +122,7 @@ const changes: Readonly<Record<string, Change>> = {
     }
     const kept = t.backing.ofNodes.take(slot, t.nodes.generation(slot));
     const id = kept > 0 ? kept : t.backing.ofNodes.open(1);
-    const row = t.opens.add(slot, mapping === undefined ? ROUTE_OWN : ROUTE_SHARED, false, id, mapping ?? -1);
+    const row = t.opens.add(slot, mapping === undefined ? ROUTES.own : ROUTES.shared, false, id, mapping ?? -1);
     if (row >= 0) t.nodes.setOpenRow(slot, row);
     else if (mapping !== undefined) release(t, mapping);
   },

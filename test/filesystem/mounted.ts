@@ -13,6 +13,8 @@ import { reopenHandles } from '../../src/filesystem/files.ts';
 import { filesystem } from '../../src/filesystem/filesystem.ts';
 import { Fills } from '../../src/filesystem/fills.ts';
 import { LiveNames } from '../../src/filesystem/livenames.ts';
+import { Locks } from '../../src/filesystem/locks/locks.ts';
+import { LockRows, lockTableWords } from '../../src/filesystem/locks/rows.ts';
 import type { Mount } from '../../src/filesystem/mount.ts';
 import { NodeTable, nodeTableWords } from '../../src/filesystem/nodes.ts';
 import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
@@ -21,21 +23,27 @@ import { Routes } from '../../src/filesystem/routes/routes.ts';
 import { SCRATCH, SCRATCH_BYTES } from '../../src/filesystem/scratch.ts';
 import { Stat } from '../../src/filesystem/stat.ts';
 import { BackingFiles, KEPT_WORDS } from '../../src/fuse/server/backing.ts';
+import { settleInterrupted } from '../../src/fuse/server/interrupted.ts';
 import { Progress } from '../../src/fuse/server/progress.ts';
-import { Session, settleInterrupted } from '../../src/fuse/server/session.ts';
+import { Session } from '../../src/fuse/server/session.ts';
 import { FOPEN_PASSTHROUGH } from '../../src/fuse/wire/constants.ts';
 import type { OperationName } from '../../src/fuse/wire/operations.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { Arena, FakeDevice, names, pack, type Reply, request } from '../fuse/device.ts';
 import { FakeBacking, FakeKernel, type Inode, Killed, MOUNT_FD } from './fake.ts';
 import { fakeCalls } from './fakecalls.ts';
+import { FakeProcesses } from './fakeprocesses.ts';
 import { FakeMappings } from './fakestore.ts';
 
 const CAPACITY = 2048;
 const BUFFER = 70_000;
 const MAX_OPEN = 2048;
+const MAX_LOCKS = 64;
 const PAIRS = 4096;
-const SHARED_BYTES = journalBytes(PAIRS) + 4 * (nodeTableWords(CAPACITY) + openTableWords(MAX_OPEN) + KEPT_WORDS) + 256;
+const SHARED_BYTES =
+  journalBytes(PAIRS) +
+  4 * (nodeTableWords(CAPACITY) + openTableWords(MAX_OPEN) + KEPT_WORDS + lockTableWords(MAX_LOCKS)) +
+  256;
 
 export interface Entry {
   readonly error: number;
@@ -74,6 +82,8 @@ export class Mounted {
   readonly outliving: { readonly shared: Memory; readonly input: Memory; readonly output: Memory };
   readonly held = new Map<string, number>();
   readonly store: Inode;
+  /** What other processes have open. */
+  readonly processes: FakeProcesses;
   /** Node ids whose attributes the kernel was told to ask for again. */
   readonly invalidated: number[] = [];
   readonly bugs: unknown[] = [];
@@ -92,6 +102,7 @@ export class Mounted {
     this.backing = before?.backing ?? new FakeBacking(kernel);
     this.mappings = before?.mappings ?? new FakeMappings(kernel, this.backing);
     this.root = kernel.root;
+    this.processes = before?.processes ?? new FakeProcesses();
     const { arena } = kernel;
     const calls = fakeCalls(kernel);
     this.store = before?.store ?? kernel.add(this.root, '.sharedext', c.S_IFDIR | 0o700);
@@ -149,6 +160,7 @@ export class Mounted {
       nodes,
       opens,
       routes,
+      locks: new Locks({ nodes, rows: new LockRows(journal, MAX_LOCKS), processes: this.processes, ownSubvolume: 0 }),
       domains,
       live: options.share ? new LiveNames(['*.told']) : undefined,
       repeats: new Repeats(journal, intent, () => kernel.nowMs),
@@ -316,7 +328,11 @@ export class Mounted {
     const opened = { error: 0, nodeid, fh, openFlags, backingId, writing };
     const others = this.opens.get(nodeid) ?? [];
     for (const other of others) {
-      assert.equal(openFlags, other.openFlags, 'opens of an inode are all passthrough, or none is');
+      assert.equal(
+        openFlags & FOPEN_PASSTHROUGH,
+        other.openFlags & FOPEN_PASSTHROUGH,
+        'opens of an inode are all passthrough, or none is',
+      );
       assert.equal(backingId, other.backingId, 'an open inode has one backing id');
     }
     this.opens.set(nodeid, [...others, opened]);
@@ -390,6 +406,7 @@ export class Mounted {
     assert.equal(this.mount.descriptors.pinnedCount, 0, 'nothing is pinned any more');
     assert.equal(this.mount.opens.inodes, 0);
     assert.equal(this.mount.opens.descriptors, 0);
+    assert.equal(this.mount.locks.count, 0, 'no lock is left');
     this.mount.descriptors.closeAll();
     assert.deepEqual([...this.kernel.descriptors.keys()], [], 'no descriptor is left');
     assert.deepEqual(this.kernel.violations, []);

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { EIO, ENFILE, ESTALE } from '../../src/base/errno.ts';
 import * as c from '../../src/base/linux.ts';
 import { KEPT_MS } from '../../src/fuse/server/backing.ts';
-import { FOPEN_PASSTHROUGH, FUSE_WRITE_CACHE } from '../../src/fuse/wire/constants.ts';
+import { FOPEN_NOFLUSH, FOPEN_PASSTHROUGH, FUSE_WRITE_CACHE } from '../../src/fuse/wire/constants.ts';
 import * as s from '../../src/fuse/wire/structs.ts';
 import { names, pack } from '../fuse/device.ts';
 import { type Mounted, makeMounted, REGULAR, withClones } from './mounted.ts';
@@ -41,7 +41,7 @@ test('each decision for the own route is counted with its reason', () => {
     const before = reason(m, expected);
     const open = m.open(m.lookup(name).nodeid, c.O_RDONLY);
     assert.equal(m.isShared(open), false);
-    assert.equal(open.openFlags, FOPEN_PASSTHROUGH);
+    assert.equal(open.openFlags, FOPEN_PASSTHROUGH | (open.writing ? 0 : FOPEN_NOFLUSH));
     assert.equal(reason(m, expected), before + 1, expected);
     m.release(open);
   }
@@ -150,7 +150,7 @@ test('a file whose backing cannot be registered is relayed, with its reads and w
   m.backing.limit = 0;
   const { nodeid } = m.lookup('a');
   const reader = m.open(nodeid, c.O_RDONLY);
-  assert.equal(reader.openFlags, 0);
+  assert.equal(reader.openFlags, FOPEN_NOFLUSH);
   assert.equal(reason(m, 'backing'), 1);
   const writer = m.open(nodeid, c.O_RDWR);
   assert.equal(writer.openFlags, 0);
@@ -166,9 +166,13 @@ test('a file whose backing cannot be registered is relayed, with its reads and w
   assert.equal(a.data.toString(), 'shared BYTES');
   m.backing.limit = 10;
   const more = m.open(nodeid, c.O_RDONLY);
-  assert.equal(more.openFlags, 0, 'the route stays while the file is open');
+  assert.equal(more.openFlags, FOPEN_NOFLUSH, 'the route stays while the file is open');
   for (const open of [reader, writer, more]) m.release(open);
-  assert.equal(m.open(nodeid, c.O_RDONLY).openFlags, FOPEN_PASSTHROUGH, 'and is decided again after that');
+  assert.equal(
+    m.open(nodeid, c.O_RDONLY).openFlags,
+    FOPEN_PASSTHROUGH | FOPEN_NOFLUSH,
+    'and is decided again after that',
+  );
   m.end();
 });
 
@@ -181,8 +185,8 @@ test('a relayed request is carried out whole where the kernel does less at a tim
   m.kernel.transferLimit = 2;
   const read = m.call('READ', nodeid, pack(s.fuse_read_in, { fh: open.fh, offset: 2, size: 100 }));
   assert.equal(Buffer.from(read.payload).toString(), 'ared bytes');
-  const failSecond = () => {
-    m.kernel.failAfter = 1;
+  const failAfter = (calls: number) => {
+    m.kernel.failAfter = calls;
     m.kernel.failWith = EIO;
   };
   const write = (flags: number) =>
@@ -194,11 +198,12 @@ test('a relayed request is carried out whole where the kernel does less at a tim
     );
   assert.equal(s.fuse_write_out.size.get(write(0).view, 0), 5);
   assert.equal(a.data.toString(), 'shared BYTES');
-  failSecond();
+  // It looks at the file's mode first.
+  failAfter(2);
   assert.equal(s.fuse_write_out.size.get(write(0).view, 0), 2, 'what was written before the error');
-  failSecond();
+  failAfter(1);
   assert.equal(write(FUSE_WRITE_CACHE).error, -EIO, 'pages of a map are written whole, or not');
-  failSecond();
+  failAfter(1);
   const failed = m.call('READ', nodeid, pack(s.fuse_read_in, { fh: open.fh, size: 100 }));
   assert.equal(failed.error, -EIO, 'a short answer would be the end of the file');
   m.release(open);

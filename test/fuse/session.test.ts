@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { EAGAIN, EBADF, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, EPERM } from '../../src/base/errno.ts';
 import { requiredFlags, wantedFlags } from '../../src/fuse/server/init.ts';
+import { Parked } from '../../src/fuse/server/parked.ts';
 import { type Finish, PAYLOAD } from '../../src/fuse/server/session.ts';
 import { initFlagBits } from '../../src/fuse/wire/constants.ts';
 import { operations } from '../../src/fuse/wire/operations.ts';
@@ -129,7 +130,7 @@ test('a unique with all its 64 bits comes back as it was', () => {
 
 test('an opcode without a row is answered with ENOSYS', () => {
   const { device, session } = makeSession();
-  for (const opcode of [0, 25, 34, 37, 40, 49, 54, 4096, 0xffff_ffff])
+  for (const opcode of [0, 19, 34, 37, 40, 49, 54, 4096, 0xffff_ffff])
     device.queue.push(message(opcode, { unique: opcode + 1 }));
   session.drain();
   const replies = device.take();
@@ -337,6 +338,74 @@ test('the session ends only when nothing waits any more', async () => {
   finish(() => 0);
   await new Promise(setImmediate);
   assert.equal(ended, true);
+});
+
+/** A session whose SETLKWs are parked, by node id, and whose SETLKs end the wait of the one before. */
+function makeParking() {
+  const parked = new Map<number, Parked>();
+  const made = makeSession(({ operation, nodeid }) => {
+    if (operation === 'SETLK') parked.get(nodeid - 1)?.answer(0);
+    if (operation !== 'SETLKW') return 0;
+    const one = new Parked(() => one.answer(-EINTR));
+    parked.set(nodeid, one);
+    return one;
+  });
+  const lock = (operation: 'SETLK' | 'SETLKW', unique: number, nodeid: number): Uint8Array =>
+    request(operation, { unique, nodeid }, pack(s.fuse_lk_in));
+  return { ...made, parked, lock };
+}
+
+test('what is parked is answered right after the request that ends its wait, and only once', async () => {
+  const { device, session, parked, lock } = makeParking();
+  device.queue.push(lock('SETLKW', 10, 1), lock('SETLKW', 12, 5), wellFormed('STATFS', 14), lock('SETLK', 16, 2));
+  device.queue.push(wellFormed('STATFS', 18));
+  session.drain();
+  assert.deepEqual(
+    device.take().map(({ unique }) => unique),
+    [14, 16, 10, 18],
+  );
+  assert.deepEqual([session.parked, session.waiting], [1, 0], 'the event loop is free to wait');
+  parked.get(1)?.answer(-EIO);
+  parked.get(5)?.answer(-EAGAIN);
+  await new Promise(setImmediate);
+  assert.deepEqual(
+    device.take().map(({ unique, error }) => [unique, error]),
+    [[12, -EAGAIN]],
+  );
+  assert.equal(session.parked, 0);
+});
+
+test('INTERRUPT ends the wait that it names, also of a request that came again', () => {
+  const { device, session, lock } = makeParking();
+  const again = lock('SETLKW', 20, 3);
+  new DataView(again.buffer, again.byteOffset).setUint32(12, 0x8000_0000, true);
+  const interrupt = (unique: number, high: number): Uint8Array => {
+    const bytes = request('INTERRUPT', { unique: unique + 1 }, pack(s.fuse_interrupt_in, { unique }));
+    new DataView(bytes.buffer, bytes.byteOffset).setUint32(s.fuse_interrupt_in.unique.offset + 44, high, true);
+    return bytes;
+  };
+  device.queue.push(lock('SETLKW', 10, 1), again, interrupt(99, 0), interrupt(10, 0), interrupt(10, 0));
+  session.drain();
+  assert.deepEqual(
+    device.take().map(({ unique, error }) => [unique, error]),
+    [[10, -EINTR]],
+  );
+  device.queue.push(interrupt(20, 0x8000_0000));
+  session.drain();
+  assert.deepEqual(
+    device.take().map(({ unique, error }) => [unique, error]),
+    [[20 + 2 ** 63, -EINTR]],
+  );
+});
+
+test('what is parked does not keep a session from ending, and is not answered after that', async () => {
+  const { device, session, parked, lock } = makeParking();
+  device.queue.push(lock('SETLKW', 10, 1), -ENODEV);
+  session.drain();
+  assert.equal(await session.ended, undefined);
+  parked.get(1)?.answer(0);
+  await new Promise(setImmediate);
+  assert.equal(device.take().length, 0);
 });
 
 test('any other error of the device ends the session with a reason', async () => {

@@ -26,6 +26,7 @@ export interface Status {
   readonly pid: number;
   readonly takeovers: number;
   readonly bugs: number;
+  readonly locks: { readonly count: number; readonly waiters: number };
   readonly idle: { readonly awake: boolean; readonly times: number };
   readonly unkept: number;
   readonly nodes: { readonly count: number; readonly detached: number };

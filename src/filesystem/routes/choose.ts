@@ -16,7 +16,8 @@ import type { SharedFile } from '../../mappings/content.ts';
 import { isProgram } from '../../mappings/kinds.ts';
 import type { SourceCalls } from '../calls.ts';
 import { type Domains, NO_DOMAIN } from '../domains.ts';
-import { type NodeTable, WRITTEN_TICK_MS } from '../nodes.ts';
+import type { NodeTable } from '../nodes.ts';
+import { WRITTEN_TICK_MS } from '../nodestate.ts';
 import { SCRATCH } from '../scratch.ts';
 import { Stat } from '../stat.ts';
 import type { ComposedOpen, ComposedRefusal, Composing } from './composing.ts';
@@ -165,7 +166,7 @@ export class Chooser {
   /** Whether the node's file is written in place while others read it, as far as that was said or learned. */
   isLive(slot: number): boolean {
     const { nodes } = this.#o;
-    if (nodes.isLive(slot)) return true;
+    if (nodes.isLive(slot) || nodes.isLocked(slot)) return true;
     return nodes.isContended(slot) && this.#sinceWrittenMs(slot) < CONTENDED_MS;
   }
 

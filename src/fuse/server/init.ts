@@ -17,6 +17,8 @@ export const requiredFlags: readonly InitFlag[] = [
   'FUSE_ATOMIC_O_TRUNC', // OPEN tells that it truncates: a shared file must break sharing first
   'FUSE_DONT_MASK', // the umask comes with the request; the source applies it or a default ACL
   'FUSE_POSIX_ACL', // the kernel enforces ACLs
+  'FUSE_POSIX_LOCKS', // locks are the source file's, which may have two nodes: the kernel would keep them per node
+  'FUSE_FLOCK_LOCKS',
   'FUSE_BIG_WRITES',
   'FUSE_MAX_PAGES',
 ];
@@ -41,7 +43,6 @@ export const wantedFlags: readonly InitFlag[] = [
 /**
  * Refused, with the consequence of accepting:
  * FUSE_WRITEBACK_CACHE: turns passthrough off, and keeps acknowledged data in the mount's own cache.
- * FUSE_POSIX_LOCKS, FUSE_FLOCK_LOCKS: each lock would be a request; the kernel keeps locks for the users of one mount itself.
  * FUSE_EXPORT_SUPPORT: handles of the mount would outlive it, and node ids are given anew.
  * FUSE_SPLICE_*: replies are small, data goes by passthrough.
  * FUSE_NO_OPEN_SUPPORT, FUSE_NO_OPENDIR_SUPPORT: OPEN is where a file gets its route.

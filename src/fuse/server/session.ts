@@ -4,7 +4,8 @@
  *
  * Run to completion: a handler that returns a number has finished, and its reply leaves before the next request is read.
  * A handler that has to wait for a device or for others returns a promise of a function instead; that function runs when the wait is
- * over, again to completion, and fills the reply or waits again. So handlers never interleave, and need no locks.
+ * over, again to completion, and fills the reply or waits again. So handlers never interleave, and need no locks. What waits for
+ * another program, for as long as that likes, is parked: it can be interrupted, and costs the other requests nothing.
  *
  * Life of a session:  created ──INIT──► ready ──ENODEV (unmounted) or a failure──► over ──nothing waits any more──► ended
  *                                         └─────a step failed by a mistake of ours─► broken: another server takes over
@@ -16,11 +17,13 @@
 
 import { EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOENT, ENOSYS, errnoText } from '../../base/errno.ts';
 import type { Memory } from '../../base/memory.ts';
+import { isComponent } from '../wire/component.ts';
 import { FUSE_UNIQUE_RESEND_HIGH } from '../wire/constants.ts';
 import { LARGEST_OPCODE, type Operation, type OperationName, operationOf, operations } from '../wire/operations.ts';
-import { fuse_in_header, fuse_out_header } from '../wire/structs.ts';
+import { fuse_in_header, fuse_interrupt_in, fuse_out_header } from '../wire/structs.ts';
 import { agreement, type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
 import { resendRequests } from './notify.ts';
+import { Parked } from './parked.ts';
 import type { Progress } from './progress.ts';
 import type { Spin } from './spin.ts';
 
@@ -63,7 +66,7 @@ export interface Request {
 /** Goes on when a wait is over: returns what the handler itself would, and may wait again. */
 export type Finish = () => Outcome;
 /** The length of the payload written at `PAYLOAD` of the output memory, or a negated errno; or both later. */
-export type Outcome = number | Promise<Finish>;
+export type Outcome = number | Promise<Finish> | Parked;
 export type Handlers = {
   readonly [K in Exclude<OperationName, 'INIT' | 'DESTROY' | 'INTERRUPT'>]: (request: Request) => Outcome;
 };
@@ -119,6 +122,10 @@ export class Session {
   readonly ended: Promise<string | undefined>;
 
   readonly #options: SessionOptions;
+  /** What is parked, by the number that names the request, without the bit that says that it comes again. */
+  readonly #parked = new Map<bigint, Parked>();
+  /** Replies of parked requests that leave when the request being served is answered. */
+  readonly #due: (() => void)[] = [];
   readonly #request: Request = {
     operation: 'LOOKUP',
     nodeid: 0,
@@ -159,6 +166,11 @@ export class Session {
     return this.#negotiated;
   }
 
+  /** Requests that wait for another program now. */
+  get parked(): number {
+    return this.#parked.size;
+  }
+
   /** Whether there is nothing to be read any more: the conversation is over, though requests may still be waiting, or broken. */
   get over(): boolean {
     return this.#over || this.#broken;
@@ -196,6 +208,7 @@ export class Session {
         return;
       }
       this.#serve(length);
+      if (this.#due.length > 0) this.#answerDue();
     }
   }
 
@@ -300,7 +313,12 @@ export class Session {
         this.#finish(operation, uniqueLow, uniqueHigh, 0);
         return;
       case 'INTERRUPT':
-        // What waits here waits for a device in a system call that can't be taken back; it is answered when it is done.
+        try {
+          this.#interrupt(fuse_interrupt_in.unique.offset + request.at);
+        } catch (error) {
+          this.#bug(operation, error);
+        }
+        this.#options.progress.done(uniqueLow, uniqueHigh);
         return;
       default:
         break;
@@ -318,6 +336,10 @@ export class Session {
     }
     if (typeof outcome === 'number') {
       this.#finish(operation, uniqueLow, uniqueHigh, outcome);
+      return;
+    }
+    if (outcome instanceof Parked) {
+      this.#park(operation, uniqueLow, uniqueHigh, outcome);
       return;
     }
     this.waiting++;
@@ -349,13 +371,44 @@ export class Session {
     } catch (error) {
       result = this.#bug(operation, error);
     }
-    if (typeof result !== 'number') {
+    if (result instanceof Promise) {
       this.#await(operation, uniqueLow, uniqueHigh, result);
       return;
     }
     this.waiting--;
+    if (result instanceof Parked) {
+      this.#park(operation, uniqueLow, uniqueHigh, result);
+      return;
+    }
     this.#finish(operation, uniqueLow, uniqueHigh, result);
     if (this.#over && this.waiting === 0) this.#resolveEnded(this.#overWhy);
+  }
+
+  #park(operation: OperationName, uniqueLow: number, uniqueHigh: number, parked: Parked): void {
+    const name = BigInt((uniqueHigh & ~FUSE_UNIQUE_RESEND_HIGH) >>> 0) * TWO_TO_32 + BigInt(uniqueLow);
+    this.#options.progress.journal.commit();
+    this.#parked.set(name, parked);
+    parked.onAnswer((outcome) => {
+      this.#parked.delete(name);
+      if (this.#due.length === 0) queueMicrotask(() => this.#answerDue());
+      this.#due.push(() => this.#finish(operation, uniqueLow, uniqueHigh, outcome));
+    });
+  }
+
+  /** A wait may end in a request, which calls this when it is answered, or on the event loop. */
+  #answerDue(): void {
+    for (const answer of this.#due.splice(0)) if (!this.over) answer();
+  }
+
+  /**
+   * The caller of the request that is named at `at` is not to wait any longer. An INTERRUPT comes after the request that it names
+   * (fs/fuse/dev.c: fuse_dev_do_read marks it as sent first), and again when that comes again. What isn't parked waits for a
+   * device in a system call that can't be taken back, or is answered already.
+   */
+  #interrupt(at: number): void {
+    const { view } = this.#options.input;
+    const high = (view.getUint32(at + 4, true) & ~FUSE_UNIQUE_RESEND_HIGH) >>> 0;
+    this.#parked.get(BigInt(high) * TWO_TO_32 + BigInt(view.getUint32(at, true)))?.interrupted();
   }
 
   /** Whether the request holds what the table says; sets the offsets of its names and data. */
@@ -429,33 +482,4 @@ export class Session {
 }
 
 const INIT_OUT_BYTES = 64;
-
-/**
- * Brings a killed server's memory to the condition that it had between two requests: a reply that was on its way is sent, in
- * which case the kernel may have it already and says ENOENT; a request that wasn't answered yet is undone, and comes again.
- */
-export function settleInterrupted(device: Device, output: Memory, progress: Progress): void {
-  if (progress.replying === 0) {
-    progress.journal.rollback();
-    return;
-  }
-  device.write(output, progress.replying);
-  progress.journal.commit();
-  progress.replying = 0;
-}
-
-const SLASH = 47;
-const DOT = 46;
-
-/**
- * Whether a name is one component of a path. The kernel sends no other, since it isn't offered FUSE_EXPORT_SUPPORT: with that
- * it would look up `.` and `..` of any node. They are refused all the same: `..` of the root is outside of the source.
- */
-function isComponent(bytes: Uint8Array, start: number, end: number): boolean {
-  let dots = true;
-  for (let at = start; at < end; at++) {
-    if (bytes[at] === SLASH) return false;
-    if (bytes[at] !== DOT) dots = false;
-  }
-  return end > start && !(dots && end - start <= 2);
-}
+const TWO_TO_32 = 0x1_0000_0000n;

@@ -55,12 +55,16 @@ export const initFlagBits = {
 export type InitFlag = keyof typeof initFlagBits;
 
 export const FOPEN_DIRECT_IO = 1 << 0;
+/** No FLUSH is sent when a descriptor of this open is closed. */
+export const FOPEN_NOFLUSH = 1 << 5;
 export const FOPEN_PASSTHROUGH = 1 << 7;
 
 /** Stands in a request's header for ids that the kernel doesn't tell (FUSE_ALLOW_IDMAP). */
 export const FUSE_INVALID_UIDGID = 0xffff_ffff;
 
 export const FUSE_FSYNC_FDATASYNC = 1 << 0;
+/** The lock is a flock(2). */
+export const FUSE_LK_FLOCK = 1 << 0;
 export const FUSE_OPEN_KILL_SUIDGID = 1 << 0;
 /** The WRITE writes back pages of a map. */
 export const FUSE_WRITE_CACHE = 1 << 0;

@@ -50,11 +50,15 @@ export const operations = {
   GETXATTR: row(22, s.fuse_getxattr_in.structBytes, 1, 0),
   LISTXATTR: row(23, s.fuse_getxattr_in.structBytes),
   REMOVEXATTR: row(24, 0, 1, 0),
+  FLUSH: row(25, s.fuse_flush_in.structBytes),
   INIT: row(26, 16),
   OPENDIR: row(27, s.fuse_open_in.structBytes),
   READDIR: row(28, s.fuse_read_in.structBytes),
   RELEASEDIR: row(29, s.fuse_release_in.structBytes),
   FSYNCDIR: row(30, s.fuse_fsync_in.structBytes),
+  GETLK: row(31, s.fuse_lk_in.structBytes),
+  SETLK: row(32, s.fuse_lk_in.structBytes),
+  SETLKW: row(33, s.fuse_lk_in.structBytes),
   CREATE: row(35, s.fuse_create_in.structBytes, 1),
   INTERRUPT: row(36, s.fuse_interrupt_in.structBytes, 0, 0, false),
   DESTROY: row(38, 0),
@@ -75,10 +79,9 @@ export type OperationName = keyof typeof operations;
 
 /**
  * What we leave to the kernel by answering ENOSYS once, and why:
- * FLUSH (25): every write has reached the source before its caller returns, so close has nothing to say; saves a round
- * trip per close. ACCESS (34): the kernel checks permissions itself (`default_permissions`). GETLK, SETLK, SETLKW
- * (31 to 33): never sent, the kernel keeps locks itself. BMAP (37): block addresses of the source mean nothing on a mount.
- * POLL (40): regular files are always ready.
+ * ACCESS (34): the kernel checks permissions itself (`default_permissions`). BMAP (37): block addresses of the source mean
+ * nothing on a mount. POLL (40): regular files are always ready. FLUSH (25) isn't among them: it tells that a process has closed
+ * the file, with which its locks end; where none are to be expected OPEN says so (FOPEN_NOFLUSH), which saves a round trip per close.
  */
 export const LARGEST_OPCODE = 53;
 

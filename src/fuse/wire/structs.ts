@@ -230,6 +230,31 @@ export const fuse_release_in = struct('fuse_release_in', 24, [
   ['lock_owner', 'u64'],
 ]);
 
+export const fuse_flush_in = struct('fuse_flush_in', 24, [
+  ['fh', 'u64'],
+  ['_unused', 'u32'],
+  ['_padding', 'u32'],
+  ['lock_owner', 'u64'],
+]);
+
+/** GETLK, SETLK and SETLKW; the struct fuse_file_lock in it is written out. */
+export const fuse_lk_in = struct('fuse_lk_in', 48, [
+  ['fh', 'u64'],
+  ['owner', 'u64'],
+  ['start', 'u64'],
+  ['end', 'u64'],
+  ['type', 'u32'],
+  ['pid', 'u32'],
+  ['lk_flags', 'u32'],
+  ['_padding', 'u32'],
+]);
+export const fuse_lk_out = struct('fuse_lk_out', 24, [
+  ['start', 'u64'],
+  ['end', 'u64'],
+  ['type', 'u32'],
+  ['pid', 'u32'],
+]);
+
 /** READ, READDIR and READDIRPLUS. */
 export const fuse_read_in = struct('fuse_read_in', 40, [
   ['fh', 'u64'],

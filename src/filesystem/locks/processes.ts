@@ -1,0 +1,29 @@
+/** What has to be known of other processes, to find out when a lock ends that the kernel tells nothing of: `sys/processes.ts`. */
+
+import type { OwnerKind } from './filelocks.ts';
+
+/** An inode of the mount, by the two words of the number that it shows. */
+export interface InodeNumber {
+  readonly low: number;
+  readonly high: number;
+}
+
+export interface Asked {
+  readonly kind: Exclude<OwnerKind, 'flock'>;
+  /** The kernel's number of the mount (mnt_id of proc_pid_fdinfo(5)). */
+  readonly mount: number;
+}
+
+export interface Processes {
+  /**
+   * Whose lock a thread is asking for by fcntl(2): `running` when it isn't waiting for the answer yet, undefined when that can't be
+   * found out. And the mount by which the descriptor that it locks through was opened.
+   */
+  asksFor(thread: number): Asked | 'running' | undefined;
+  /** The thread's descriptors that lead to the inode by this mount. */
+  descriptorsOn(thread: number, mount: number, inode: InodeNumber): number[];
+  /** Whether all these descriptors of the thread lead to the inode by this mount. */
+  areOn(thread: number, descriptors: readonly number[], mount: number, inode: InodeNumber): boolean;
+  /** The threads of a process; none when it is gone. */
+  threadsOf(process: number): number[];
+}

@@ -1,0 +1,88 @@
+/**
+ * What /proc tells of other processes' descriptors. Nothing here may wait for a filesystem, which may be ours, nor for a process
+ * that waits for us: `/proc/PID/fd/N` does while the process is in execve(2), which closes files (exec_update_lock), `fdinfo` doesn't.
+ */
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { F_OFD_SETLK, F_OFD_SETLKW, F_SETLK, F_SETLKW } from '../base/linux.ts';
+
+/** fcntl64(2) of 32-bit programs has numbers of its own for these two (include/uapi/asm-generic/fcntl.h). */
+const F_SETLK64 = 13;
+const F_SETLKW64 = 14;
+
+interface InodeNumber {
+  readonly low: number;
+  readonly high: number;
+}
+
+export class OpenDescriptors {
+  /**
+   * Which sort of record lock a thread asks for that waits in fcntl(2), by the call's arguments (proc_pid_syscall(5)). It can't be
+   * in execve(2), nor can its process before it is answered.
+   */
+  asksFor(thread: number): { kind: 'process' | 'description'; mount: number } | 'running' | undefined {
+    const text = textOf(`/proc/${thread}/syscall`);
+    if (text.startsWith('running')) return 'running';
+    const [, descriptor, command] = text.split(' ').map(Number);
+    const kind = kindOf(command);
+    const found = descriptor === undefined ? undefined : whereIs(thread, descriptor);
+    return kind === undefined || found === undefined ? undefined : { kind, mount: found.mount };
+  }
+
+  descriptorsOn(thread: number, mount: number, inode: InodeNumber): number[] {
+    return numbersIn(`/proc/${thread}/fdinfo`).filter((fd) => isOn(thread, fd, mount, inode));
+  }
+
+  areOn(thread: number, descriptors: readonly number[], mount: number, inode: InodeNumber): boolean {
+    return descriptors.every((fd) => isOn(thread, fd, mount, inode));
+  }
+
+  threadsOf(process: number): number[] {
+    return numbersIn(`/proc/${process}/task`);
+  }
+}
+
+function kindOf(command: number | undefined): 'process' | 'description' | undefined {
+  switch (command) {
+    case F_SETLK:
+    case F_SETLKW:
+    case F_SETLK64:
+    case F_SETLKW64:
+      return 'process';
+    case F_OFD_SETLK:
+    case F_OFD_SETLKW:
+      return 'description';
+    default:
+      return undefined;
+  }
+}
+
+/** Where a descriptor leads to (proc_pid_fdinfo(5)). */
+function whereIs(thread: number, fd: number): { mount: number; inode: bigint } | undefined {
+  const text = textOf(`/proc/${thread}/fdinfo/${fd}`);
+  const mount = /^mnt_id:\t(\d+)$/m.exec(text)?.[1];
+  const inode = /^ino:\t(\d+)$/m.exec(text)?.[1];
+  return mount === undefined || inode === undefined ? undefined : { mount: Number(mount), inode: BigInt(inode) };
+}
+
+function isOn(thread: number, fd: number, mount: number, { low, high }: InodeNumber): boolean {
+  const found = whereIs(thread, fd);
+  return found?.mount === mount && found.inode === (BigInt(high) << 32n) + BigInt(low);
+}
+
+/** Empty when there is no such file. */
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+function numbersIn(path: string): number[] {
+  try {
+    return readdirSync(path).map(Number);
+  } catch {
+    return [];
+  }
+}

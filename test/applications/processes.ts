@@ -53,11 +53,19 @@ export class Program {
   }
 
   /** Waits until it has printed something that matches. */
-  async says(what: RegExp): Promise<void> {
-    await until(`${this.#command} says ${what}`, () => {
-      if (what.test(this.stdout)) return true;
-      if (!this.#running)
-        throw new Error(`${this.#command} ended and never said ${what}: ${this.stdout}${this.stderr}`);
+  says(what: RegExp): Promise<void> {
+    return this.#prints(what, () => this.stdout);
+  }
+
+  /** The same for its standard error. */
+  complains(what: RegExp): Promise<void> {
+    return this.#prints(what, () => this.stderr);
+  }
+
+  async #prints(what: RegExp, printed: () => string): Promise<void> {
+    await until(`${this.#command} prints ${what}`, () => {
+      if (what.test(printed())) return true;
+      if (!this.#running) throw new Error(`${this.#command} ended without ${what}: ${this.stdout}${this.stderr}`);
       return false;
     });
   }

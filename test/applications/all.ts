@@ -1,10 +1,14 @@
 /** All applications. */
 
+import { around } from './around.ts';
 import type { Subject } from './case.ts';
 import { gdbm } from './gdbm.ts';
 import { lmdb } from './lmdb.ts';
+import { locks } from './locks.ts';
+import { maps } from './maps.ts';
 import { rsyslog } from './rsyslog.ts';
+import { short } from './short.ts';
 import { sqlite } from './sqlite.ts';
 import { tail } from './tail.ts';
 
-export const subjects: readonly Subject[] = [sqlite, gdbm, lmdb, tail, rsyslog];
+export const subjects: readonly Subject[] = [sqlite, gdbm, lmdb, tail, rsyslog, locks, short, maps, around];

@@ -2,7 +2,9 @@
 
 import { around } from './around.ts';
 import type { Subject } from './case.ts';
+import { descriptors } from './descriptors.ts';
 import { dpkgCases } from './dpkg.ts';
+import { editors } from './editors.ts';
 import { gdbm } from './gdbm.ts';
 import { gitCases } from './git.ts';
 import { lmdb } from './lmdb.ts';
@@ -10,6 +12,7 @@ import { locks } from './locks.ts';
 import { maps } from './maps.ts';
 import { qemu } from './qemu.ts';
 import { rsyslog } from './rsyslog.ts';
+import { scripts } from './scripts.ts';
 import { short } from './short.ts';
 import { sqlite } from './sqlite.ts';
 import { tail } from './tail.ts';
@@ -21,6 +24,9 @@ export const subjects: readonly Subject[] = [
   tail,
   rsyslog,
   locks,
+  descriptors,
+  scripts,
+  editors,
   short,
   maps,
   around,

@@ -3,7 +3,7 @@
 import { EAGAIN } from '../../src/base/errno.ts';
 import { type Memory, memoryAt } from '../../src/base/memory.ts';
 import type { Field, Struct } from '../../src/base/struct.ts';
-import type { Device } from '../../src/fuse/server/session.ts';
+import type { Device } from '../../src/fuse/server/device.ts';
 import { type OperationName, operations } from '../../src/fuse/wire/operations.ts';
 import { fuse_in_header, fuse_out_header } from '../../src/fuse/wire/structs.ts';
 

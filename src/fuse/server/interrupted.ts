@@ -1,8 +1,8 @@
 /** What a killed server left halfway. */
 
 import type { Memory } from '../../base/memory.ts';
+import type { Device } from './device.ts';
 import type { Progress } from './progress.ts';
-import type { Device } from './session.ts';
 
 /**
  * Brings a killed server's memory to the condition that it had between two requests: a reply that was on its way is sent, in

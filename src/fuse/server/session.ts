@@ -21,6 +21,7 @@ import { isComponent } from '../wire/component.ts';
 import { FUSE_UNIQUE_RESEND_HIGH } from '../wire/constants.ts';
 import { LARGEST_OPCODE, type Operation, type OperationName, operationOf, operations } from '../wire/operations.ts';
 import { fuse_in_header, fuse_interrupt_in, fuse_out_header } from '../wire/structs.ts';
+import type { Device } from './device.ts';
 import { agreement, type InitResult, MAX_WRITE_BYTES, type Negotiated, negotiate } from './init.ts';
 import { resendRequests } from './notify.ts';
 import { Parked } from './parked.ts';
@@ -73,14 +74,6 @@ export type Handlers = {
 
 /** Where a reply's payload begins in the output memory. */
 export const PAYLOAD = fuse_out_header.structBytes;
-
-/** The `/dev/fuse` descriptor: `read`, which never waits, and `write` return bytes or a negated errno. */
-export interface Device {
-  /** Waits until there is something to read, but no longer than this; returns whether there is. */
-  wait(timeoutMs: number): boolean;
-  read(memory: Memory): number;
-  write(memory: Memory, length: number): number;
-}
 
 export interface Observer {
   request(request: Request, input: Memory, unique: number): void;

@@ -16,7 +16,8 @@ interface Editor {
 }
 
 const VIM = 'vim.tiny -N -u NONE -i NONE -n -es';
-const COMMANDS = "-c '7s/old/new/' -c '$put =\\\"appended\\\"' -c 'wq' chapter".replaceAll('\\', '');
+/** The small vim has no expressions: `\r` breaks the last line. */
+const COMMANDS = "-c '7s/old/new/' -c '$s/$/\\rappended/' -c 'wq' chapter";
 
 /** They open the file for writing. */
 const inPlace: readonly Editor[] = [

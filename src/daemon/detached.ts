@@ -51,8 +51,10 @@ export class DetachedFiles {
 /** Some processes that have a file of the mount open, by its path there, as far as /proc tells. */
 async function readersOf(path: string): Promise<string[]> {
   const readers: string[] = [];
+  // A server holds the file for its readers, and its supervisor for the next server.
+  const ours = new Set([process.pid, process.ppid]);
   for (const pid of await readdir('/proc')) {
-    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+    if (!/^\d+$/.test(pid) || ours.has(Number(pid))) continue;
     if (!(await hasOpen(pid, path))) continue;
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '?');
     readers.push(`${name.trim()} (${pid})`);

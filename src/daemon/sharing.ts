@@ -4,6 +4,7 @@ import { EXDEV, errnoText, UserError } from '../base/errno.ts';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
+  MS_RDONLY,
   O_CLOEXEC,
   O_DIRECTORY,
   O_RDONLY,
@@ -108,6 +109,7 @@ export function openSharing(
     scratch: allocate('clones', STORE_SCRATCH_BYTES),
     rows: state.mappings,
     isClean: (fd) => residency.isClean(fd),
+    writable: (options.flags & MS_RDONLY) === 0,
     maxMappings: options.maxMappings,
     floorBytes: 'bytes' in floor ? floor.bytes : Math.min((source.totalBytes * floor.percent) / 100, MAX_FLOOR_BYTES),
     monotonicMs: () => performance.now(),

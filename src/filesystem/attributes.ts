@@ -32,6 +32,7 @@ import { NO_NODE } from './nodes.ts';
 import { leaseWait, revisit } from './revisit.ts';
 import { SCRATCH } from './scratch.ts';
 import { clearSetIds } from './setids.ts';
+import { statVanished } from './vanished.ts';
 
 const LOOKUP_MASK = c.STATX_BASIC_STATS | c.STATX_SUBVOL;
 /** How often a name that is being replaced is looked at again before ESTALE is passed on. */
@@ -45,7 +46,7 @@ export function slotOf(m: Mount, nodeid: number): number {
 
 export function statNode(m: Mount, slot: number, mask: number): number {
   const fd = m.descriptors.acquire(slot);
-  if (fd < 0) return fd;
+  if (fd < 0) return fd === -ESTALE ? statVanished(m, slot, fd) : fd;
   const result = statDescriptor(m, fd, mask);
   m.descriptors.release(slot, fd);
   return result;

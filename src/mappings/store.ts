@@ -26,7 +26,7 @@ import type { ExtentReader, RefusalReason } from '../extents/identify.ts';
 import { InlineItem } from '../extents/inlineitem.ts';
 import * as k from './calls.ts';
 import { type Content, contentOf, isSame, ownerOf, type SharedFile } from './content.ts';
-import { HEAD_BYTES, isProgram, type Kind, kindOf } from './kinds.ts';
+import { HEAD_BYTES, isProgram, kindOf } from './kinds.ts';
 import { LiveContents } from './livecontents.ts';
 import type { StoreRefusal } from './refusal.ts';
 import { type MappingRows, NONE } from './rows.ts';
@@ -63,6 +63,8 @@ export interface StoreOptions {
   readonly scratch: Memory;
   /** Whether a file has nothing in memory that must still be written to the device. */
   readonly isClean: (fd: number) => boolean;
+  /** Whether files may be written through the mount: then databases and their like aren't shared. */
+  readonly writable: boolean;
   /** The most mappings that may exist. */
   readonly maxMappings: number;
   /** Free bytes of the filesystem below which idle mappings are dropped and none is made. */
@@ -334,7 +336,7 @@ export class MappingStore {
       if (calls.ioctl(file.fd, c.FS_IOC_GETFLAGS, scratch.address + RESULT_AT) < 0) return 'clone-failed';
       if ((scratch.view.getUint32(RESULT_AT, true) & FS_NOCOW_FL) !== 0) return 'nocow';
     }
-    if (file.size >= LARGE_BYTES && this.#kindOf(file.fd, file.size) === 'live') return 'live';
+    if (file.size >= LARGE_BYTES && this.#isLive(file.fd, file.size)) return 'live';
     const row = this.#takeRow();
     if (row === NONE) return 'too-many-mappings';
     putString(scratch, NAME_AT, this.#name(row));
@@ -377,7 +379,7 @@ export class MappingStore {
     }
     const size = getU64(view, RESULT_AT + k.STATX.size);
     const inode = getU64(view, RESULT_AT + k.STATX.ino);
-    if (size < LARGE_BYTES && this.#kindOf(clone, size) === 'live') {
+    if (size < LARGE_BYTES && this.#isLive(clone, size)) {
       this.#discard(row, clone);
       return 'live';
     }
@@ -405,8 +407,9 @@ export class MappingStore {
     return row;
   }
 
-  #kindOf(fd: number, size: number): Kind {
-    return kindOf(this.#head(fd), size);
+  /** Whether a file is one that is written in place while others read it, by what it begins with. */
+  #isLive(fd: number, size: number): boolean {
+    return this.#o.writable && kindOf(this.#head(fd), size) === 'live';
   }
 
   /** The first bytes of a file, good until the next call. */

@@ -248,6 +248,7 @@ export class FakeStorage {
       directoryFd: DIRECTORY_FD,
       readOnlyFd: READ_ONLY_FD,
       scratch: this.arena.allocate(STORE_SCRATCH_BYTES),
+      writable: true,
       maxMappings: 8,
       floorBytes: 0,
       monotonicMs: () => this.nowMs,

@@ -21,7 +21,7 @@ function scriptOf(again: string): Seen {
 }
 
 /** Editors that open the file for writing. */
-const inPlace = ['ed', 'vim with backupcopy=yes', 'Python with r+', 'a shell that writes into it'];
+const inPlace = ['ed', 'vim', 'Python with r+', 'a shell that writes into it'];
 
 export const exceptions: Readonly<Record<string, Exception>> = {
   'tail: a file without the name of a log is read on, after something was appended to it': {

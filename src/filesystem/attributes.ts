@@ -150,15 +150,20 @@ export function internIdentified(m: Mount, parent: number, dirFd: number, path: 
   return slot;
 }
 
-/** A node got a name in a folder: it may be that of a file that is written in place, or of a folder of logs. */
+const DOT = 46;
+
+/**
+ * A node got a name in a folder: it may be that of a file that is written in place, or of a folder of logs. A program may be called
+ * git-log.
+ */
 export function noteName(m: Mount, slot: number, parent: number, name: Uint8Array): void {
   if (m.live === undefined || m.nodes.isLive(slot)) return;
-  const type = m.nodes.type(slot);
   const amongLogs = m.nodes.isLive(parent);
-  if (
-    type === c.S_IFREG ? m.live.isFile(name, amongLogs) : type === c.S_IFDIR && (amongLogs || m.live.isLogFolder(name))
-  ) {
-    m.nodes.setLive(slot);
+  if (m.nodes.type(slot) === c.S_IFDIR) {
+    if (amongLogs || m.live.isLogFolder(name)) m.nodes.setLive(slot);
+  } else if (m.nodes.type(slot) === c.S_IFREG && m.live.isFile(name, amongLogs)) {
+    if (name.includes(DOT) || statNode(m, slot, c.STATX_BASIC_STATS) < 0 || (m.stat.mode & 0o111) === 0)
+      m.nodes.setLive(slot);
   }
 }
 

@@ -68,7 +68,9 @@ function openNow(m: Mount, o: Opening, patient: boolean): Outcome {
   if (!m.nodes.has(slot)) return -ESTALE;
   const pending = m.routes.pending(slot);
   if (pending !== undefined) return pending.then(() => () => openNow(m, o, patient));
-  if (accessOf(flags) === 'reads') return m.nodes.isDetached(slot) ? openDetached(m, o) : openForReading(m, o);
+  const detached = m.nodes.isDetached(slot);
+  if (!detached) m.routes.leaving?.goesOn(o.caller.pid);
+  if (accessOf(flags) === 'reads') return detached ? openDetached(m, o) : openForReading(m, o);
   const ready = m.routes.toWrite(slot, patient);
   if (ready instanceof Promise) return ready.then(() => () => openNow(m, o, false));
   return ready < 0 ? ready : openForWriting(m, o);

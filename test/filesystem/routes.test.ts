@@ -604,6 +604,10 @@ test('logs and files that the mount was told of are live by their names, however
     assert.equal(m.isShared(m.open(m.lookup(name).nodeid, c.O_RDONLY)), false, name);
   }
   assert.equal(reason(m, 'live'), 3);
+  const program = m.kernel.reflink(m.root, 'git-log', a);
+  program.mode |= 0o111;
+  m.settle();
+  assert.equal(m.isShared(m.open(m.lookup('git-log').nodeid, c.O_RDONLY)), true, 'a program');
   const moved = m.lookup('b');
   assert.equal(m.call('RENAME', 1, pack(s.fuse_rename_in, { newdir: 1 }), names('b', 'b.log')).error, 0);
   assert.equal(m.isShared(m.open(moved.nodeid, c.O_RDONLY)), false, 'it was renamed');

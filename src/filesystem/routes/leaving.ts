@@ -66,8 +66,8 @@ export class Leaving {
   readonly #waiting = new Map<number, Waiting>();
   /** Detached nodes whose mode is set to what it is, so that those who watch them hear of it: the mode, and for how long. */
   readonly #waking = new Map<number, { readonly mode: number; readonly untilMs: number }>();
-  /** Who was told ESTALE of which detached node, and when: the latest ones. */
-  readonly #told = new Map<string, number>();
+  /** Threads that were told ESTALE, the latest ones: of which detached node, and when. */
+  readonly #told = new Map<number, { readonly slot: number; readonly ms: number }>();
 
   constructor(options: LeavingOptions) {
     this.#o = options;
@@ -119,16 +119,21 @@ export class Leaving {
    * /proc/self/fd, and the readers' open file is what it stands for.
    */
   asksAgain(slot: number, thread: number): boolean {
-    const key = `${slot} ${thread}`;
     const now = this.#o.monotonicMs();
-    const told = this.#told.get(key);
-    if (this.#told.delete(key) && told !== undefined && now - told < AGAIN_MS) return true;
+    const told = this.#told.get(thread);
+    this.#told.delete(thread);
+    if (told?.slot === slot && now - told.ms < AGAIN_MS) return true;
     for (const oldest of this.#told.keys()) {
       if (this.#told.size < REMEMBERED) break;
       this.#told.delete(oldest);
     }
-    this.#told.set(key, now);
+    this.#told.set(thread, { slot, ms: now });
     return false;
+  }
+
+  /** A thread opens another node: it has looked the name up again. */
+  goesOn(thread: number): void {
+    if (this.#told.size > 0) this.#told.delete(thread);
   }
 
   /** Whether a change of mode is the one that wakes those who watch a detached node, and changes nothing. True once. */

@@ -159,6 +159,8 @@ export class Chooser {
   /** The node's file is, or was until now, open for writing; with `maps`, a map may be left that writes to it. */
   written(slot: number, maps: boolean): void {
     const { nodes } = this.#o;
+    // What was fought for long ago begins anew.
+    if (nodes.isContended(slot) && this.#sinceWrittenMs(slot) >= CONTENDED_MS) nodes.setContended(slot, false);
     nodes.setWritten(slot, this.tick);
     if (maps) nodes.setMapped(slot, true);
   }

@@ -207,8 +207,8 @@ export class Leaving {
     if (nodes.isDetached(slot)) return;
     this.detached++;
     nodes.detach(slot);
-    nodes.setContended(slot, true);
     chooser.written(slot, false);
+    nodes.setContended(slot, true);
     mappings.learnLive(opens.mapping(nodes.openRow(slot)));
     // Nothing finds the node when its file is deleted later, and its readers go on asking for its attributes.
     const fd = calls.openByHandleAt(mountFd, nodes.handleAddress(slot), c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC);

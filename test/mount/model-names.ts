@@ -86,7 +86,9 @@ export function takeSnapshot(w: World): void {
   if (!w.snapshots || w.names.size >= MAX_FILES) return;
   const snapshots = w.directories.filter((name) => name.startsWith('snapshot'));
   if (snapshots.length >= MAX_SNAPSHOTS) {
-    removeSnapshot(w, w.random.of(snapshots));
+    const unused = snapshots.filter((name) => !isOpenElsewhere(w, name));
+    const chosen = w.random.ofOrNone(unused);
+    if (chosen !== undefined) removeSnapshot(w, chosen);
     return;
   }
   const from = w.random.of(w.directories);
@@ -106,11 +108,17 @@ export function takeSnapshot(w: World): void {
   w.directories.push(to);
 }
 
+/** Whether another process has a file of a directory open. */
+function isOpenElsewhere(w: World, name: string): boolean {
+  return w.peers.some(({ files }) => files.some(({ inode }) => inode.directory === name));
+}
+
 /** Empties a snapshot and removes it as a directory, all through the mount. */
 function removeSnapshot(w: World, name: string): void {
   w.log(`remove ${name}`);
   // A file of a subvolume that is gone can't be found by its handle any more, although it is open.
   for (const d of w.descriptors.filter(({ inode }) => inode.directory === name)) w.close(d);
+  for (const orphan of w.orphans.filter(({ inode }) => inode.directory === name)) w.unmapOrphan(orphan);
   for (const [path, inode] of [...w.names]) {
     if (!path.startsWith(`${name}/`)) continue;
     w.both((root) => posix.unlink(join(root, path)));

@@ -4,6 +4,16 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import * as posix from '../support/posix.ts';
 import {
+  dropMap,
+  lease,
+  leaveMap,
+  readDirectly,
+  storeThroughMap,
+  writeDirectly,
+  writeDirectlyOnSource,
+} from './model-around.ts';
+import { lockHere, stepOfPeer } from './model-locking.ts';
+import {
   createFile,
   lengthUpTo,
   linkFile,
@@ -16,7 +26,7 @@ import {
 import { assertSame, BLOCK, type Descriptor, MAX_FILE_BYTES, MAX_FILES, type World } from './model-world.ts';
 
 /** How often a step is taken, its name, and what it does. A step that finds nothing to do does nothing. */
-export type Step = readonly [weight: number, name: string, run: (w: World) => void];
+export type Step = readonly [weight: number, name: string, run: (w: World) => void | Promise<void>];
 
 /** A ctime younger than this proves nothing (routes.ts), so nothing is shared before. */
 const CTIME_MS = 60;
@@ -105,6 +115,7 @@ function append(w: World): void {
     assert.equal(posix.write(fd, bytes), bytes.length);
     posix.close(fd);
   });
+  w.closedHere(inode);
   w.changeRange(inode, inode.content.length, bytes);
 }
 
@@ -205,7 +216,8 @@ function copyOnMount(w: World): void {
   if (path === undefined || w.names.size >= MAX_FILES) return;
   const to = w.freshPath();
   w.log(`copy ${path} to ${to}`);
-  const { content } = w.inodeAt(path);
+  const inode = w.inodeAt(path);
+  const { content } = inode;
   w.both((root) => {
     const from = posix.open(join(root, path), posix.O_RDONLY);
     const into = posix.open(join(root, to), posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL);
@@ -213,6 +225,7 @@ function copyOnMount(w: World): void {
     posix.close(from);
     posix.close(into);
   });
+  w.closedHere(inode);
   w.names.set(to, w.makeInode(content, to));
 }
 
@@ -287,6 +300,15 @@ export const steps: readonly Step[] = [
   [15, 'truncate', truncatePath],
   [10, 'write on the source', writeOnSource],
   [15, 'punch a hole', (w) => withWriter(w, (d) => punchHole(w, d))],
+  [10, 'write directly', writeDirectly],
+  [10, 'write directly on the source', writeDirectlyOnSource],
+  [15, 'read directly', readDirectly],
+  [8, 'leave a map', leaveMap],
+  [30, 'store through a map that was left', storeThroughMap],
+  [6, 'drop a map that was left', dropMap],
+  [15, 'lease', lease],
+  [60, 'lock', lockHere],
+  [40, 'step of another process', stepOfPeer],
   [60, 'reflink', reflinkOnSource],
   [40, 'copy', copyOnMount],
   [30, 'copy a range', (w) => withWriter(w, (d) => copyRange(w, d))],

@@ -11,7 +11,10 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import type { OtherProcess } from '../support/asuser.ts';
 import * as posix from '../support/posix.ts';
+import type { Peer } from './model-locking.ts';
+import { ModelLocks } from './model-locks.ts';
 import { Random } from './random.ts';
 
 export const MAX_FILE_BYTES = 128 * 1024;
@@ -25,8 +28,9 @@ export interface Inode {
   readonly id: number;
   /** Never changed in place: descriptors keep the content that they were opened with. */
   content: Buffer;
-  /** Descriptors that are open for writing. */
+  /** Descriptors that are open for writing through the mount, of all processes, and maps that such have left. */
   writers: number;
+  readonly locks: ModelLocks;
   /** Names. */
   links: number;
   /** The subvolume, where directories are subvolumes: no rename or link leaves it. */
@@ -54,6 +58,16 @@ export interface Descriptor {
   mapping: Mapping | undefined;
 }
 
+/** A map for writing whose descriptor is closed. */
+export interface Orphan {
+  readonly inode: Inode;
+  readonly address: number;
+  readonly length: number;
+  /** Made on the source. */
+  readonly around: boolean;
+  readonly controlFd: number;
+}
+
 /** What the run has seen: that the routes were really taken. */
 export interface Tally {
   steps: number;
@@ -62,6 +76,23 @@ export interface Tally {
   /** Descriptors for reading that were seen to follow the file. */
   followed: number;
   compared: number;
+  /** Requests for locks that were granted, and that were refused. */
+  locked: number;
+  refused: number;
+  /** Leases that somebody held around the mount. */
+  leases: number;
+}
+
+const NO_TALLY: Tally = { steps: 0, frozen: 0, followed: 0, compared: 0, locked: 0, refused: 0, leases: 0 };
+
+export interface WorldOptions {
+  readonly seed: number;
+  readonly mountpoint: string;
+  readonly source: string;
+  readonly control: string;
+  readonly snapshots: boolean;
+  readonly peers: readonly Peer[];
+  readonly leaser: OtherProcess;
 }
 
 export class World {
@@ -74,17 +105,25 @@ export class World {
   readonly descriptors: Descriptor[] = [];
   /** Directories, relative to the three roots. */
   readonly directories: string[] = [];
-  readonly tally: Tally = { steps: 0, frozen: 0, followed: 0, compared: 0 };
+  /** Maps that outlived their descriptors. */
+  readonly orphans: Orphan[] = [];
+  /** Other processes that lock. */
+  readonly peers: readonly Peer[];
+  /** The process that takes leases on the source. */
+  readonly leaser: OtherProcess;
+  readonly tally: Tally = { ...NO_TALLY };
   readonly #pool: Buffer;
   readonly #log: string[] = [];
   #lastId = 0;
 
-  constructor(options: { seed: number; mountpoint: string; source: string; control: string; snapshots: boolean }) {
+  constructor(options: WorldOptions) {
     this.random = new Random(options.seed);
     this.mountpoint = options.mountpoint;
     this.source = options.source;
     this.control = options.control;
     this.snapshots = options.snapshots;
+    this.peers = options.peers;
+    this.leaser = options.leaser;
     this.#pool = this.random.bytes(1 << 20);
   }
 
@@ -120,7 +159,16 @@ export class World {
 
   makeInode(content: Buffer, path: string): Inode {
     const directory = path.split('/')[0] ?? '';
-    return { id: this.nextId(), directory, content, writers: 0, links: 1, linkedMs: 0, dirty: true };
+    return {
+      id: this.nextId(),
+      directory,
+      content,
+      writers: 0,
+      locks: new ModelLocks(),
+      links: 1,
+      linkedMs: 0,
+      dirty: true,
+    };
   }
 
   anyPath(): string | undefined {
@@ -175,11 +223,37 @@ export class World {
     if (descriptor.mapping) posix.unmap(descriptor.mapping.address);
     posix.close(descriptor.fd);
     posix.close(descriptor.controlFd);
-    if (descriptor.writable) descriptor.inode.writers--;
+    const { inode } = descriptor;
+    if (descriptor.writable) inode.writers--;
+    inode.locks.drop(descriptor);
+    this.closedHere(inode);
+  }
+
+  /** This process closed a descriptor of a file on the mount, and lost its records of it (fcntl(2)). */
+  closedHere(inode: Inode): void {
+    inode.locks.drop(this);
   }
 
   closeAll(): void {
     for (const descriptor of [...this.descriptors]) this.close(descriptor);
+    for (const orphan of [...this.orphans]) this.unmapOrphan(orphan);
+  }
+
+  unmapOrphan(orphan: Orphan): void {
+    this.orphans.splice(this.orphans.indexOf(orphan), 1);
+    posix.unmap(orphan.address);
+    posix.close(orphan.controlFd);
+    if (!orphan.around) orphan.inode.writers--;
+  }
+
+  countLock(granted: boolean): void {
+    if (granted) this.tally.locked++;
+    else this.tally.refused++;
+  }
+
+  pathOf(inode: Inode): string | undefined {
+    for (const [path, one] of this.names) if (one === inode) return path;
+    return undefined;
   }
 
   change(inode: Inode, content: Buffer): void {
@@ -246,15 +320,25 @@ export class World {
     return descriptor.frozen === true ? descriptor.opened : descriptor.inode.content;
   }
 
+  /** Who opens a name on the mount afresh sees what the file has now. */
+  compareFresh(path: string, inode: Inode): void {
+    const fd = posix.open(this.on(path), posix.O_RDONLY);
+    const content = posix.read(fd, MAX_FILE_BYTES + 1, 0);
+    posix.close(fd);
+    this.closedHere(inode);
+    assertSame(content, inode.content, `${this.on(path)} (inode ${inode.id})`);
+  }
+
   /** Compares every name by a fresh open, the source and the control directly, and every descriptor. */
   compareAll(): void {
     for (const [path, inode] of this.names) {
-      for (const root of [this.control, this.source, this.mountpoint]) {
+      for (const root of [this.control, this.source]) {
         const fd = posix.open(join(root, path), posix.O_RDONLY);
         const content = posix.read(fd, MAX_FILE_BYTES + 1, 0);
         posix.close(fd);
         assertSame(content, inode.content, `${join(root, path)} (inode ${inode.id})`);
       }
+      this.compareFresh(path, inode);
     }
     for (const descriptor of this.descriptors) this.settleFrozen(descriptor);
   }

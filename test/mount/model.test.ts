@@ -8,15 +8,17 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { OtherProcess, root } from '../support/asuser.ts';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { type FilesystemKind, makeLoopFilesystem } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { mountSharedext } from '../support/server.ts';
+import { Peer } from './model-locking.ts';
 import { createFile } from './model-names.ts';
 import { type Step, settle, steps } from './model-steps.ts';
 import { World } from './model-world.ts';
 
-const STEPS = Number(process.env['SHAREDEXT_MODEL_STEPS'] ?? 2500);
+const STEPS = Number(process.env['SHAREDEXT_MODEL_STEPS'] ?? 1500);
 const SEED = Number(process.env['SHAREDEXT_MODEL_SEED'] ?? 1);
 const KINDS: readonly FilesystemKind[] = ['btrfs', 'xfs'];
 /** One of them, for long runs side by side. */
@@ -24,6 +26,10 @@ const ONLY = process.env['SHAREDEXT_MODEL_KIND'];
 /** settle=0: files are shared as soon as their ctime proves something, not only a second after their last change. */
 const OPTIONS = 'settle=0';
 const STEPS_PER_MOUNT = 1200;
+/** What the server says of readers that keep what they opened. */
+const NOTICES = /^sharedext: notice: sharing: .* was opened for writing while it was shared: .*\n/gm;
+/** Processes that lock beside this one. */
+const PEERS = 2;
 /** The event loop gets a turn this often, for what the server writes to its standard error. */
 const STEPS_PER_TURN = 100;
 
@@ -54,29 +60,34 @@ async function run(kind: FilesystemKind): Promise<World> {
   const mountpoint = join(filesystem.folder, 'shared');
   mkdirSync(source);
   mkdirSync(control);
-  const w = new World({ seed: SEED, mountpoint, source, control, snapshots: kind.startsWith('btrfs') });
+  const peers = Array.from({ length: PEERS }, () => new Peer(new OtherProcess(root)));
+  const leaser = new OtherProcess(root);
+  const snapshots = kind.startsWith('btrfs');
+  const w = new World({ seed: SEED, mountpoint, source, control, snapshots, peers, leaser });
   w.directories.push('one', 'two', 'three');
   makeTrees(w);
   let server = await mountSharedext(source, mountpoint, OPTIONS);
+  const unmount = async (): Promise<void> => {
+    w.compareAll();
+    w.closeAll();
+    for (const peer of peers) await peer.closeAll(w);
+    await server.umount(NOTICES);
+  };
   try {
     for (let i = 0; i < 6; i++) createFile(w);
     settle(w);
     while (w.tally.steps < STEPS) {
       w.tally.steps++;
       const [, , act] = chooseStep(w);
-      act(w);
+      await act(w);
       if (w.tally.steps % STEPS_PER_TURN === 0) await new Promise((resolve) => setImmediate(resolve));
       if (w.tally.steps % STEPS_PER_MOUNT === 0) {
         w.log('mount again');
-        w.compareAll();
-        w.closeAll();
-        await server.umount();
+        await unmount();
         server = await mountSharedext(source, mountpoint, OPTIONS);
       }
     }
-    w.compareAll();
-    w.closeAll();
-    await server.umount();
+    await unmount();
   } catch (error) {
     const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
     throw new Error(
@@ -84,6 +95,8 @@ async function run(kind: FilesystemKind): Promise<World> {
     );
   } finally {
     w.closeAll();
+    for (const { process } of peers) await process.stop();
+    await leaser.stop();
     filesystem.dispose();
   }
   return w;

@@ -129,6 +129,47 @@ export function chmodFiles(folder: string, count: number, mode: number): void {
   for (let i = 0; i < count; i++) posix.chmod(`${folder}/own${i}`, mode);
 }
 
+interface Lease {
+  readonly type: number;
+  readonly patienceMs: number;
+  giving: boolean;
+}
+
+/** Leases that this process holds, by the descriptor. */
+const leases = new Map<number, Lease>();
+
+function giveLease(fd: number): void {
+  if (leases.delete(fd)) posix.close(fd);
+}
+
+/** Somebody waits for a lease: the signal doesn't say for which. */
+function onBreak(): void {
+  for (const [fd, lease] of leases) {
+    if (lease.giving || posix.leaseOf(fd) === lease.type) continue;
+    lease.giving = true;
+    setTimeout(giveLease, lease.patienceMs, fd);
+  }
+}
+
+/**
+ * Takes a lease and returns whether it was to be had. It is given back after `holdMs`, or `patienceMs` after somebody has opened the
+ * file who waits for it.
+ */
+export function holdLease(name: Name, type: number, holdMs: number, patienceMs: number): boolean {
+  if (process.listenerCount('SIGIO') === 0) process.on('SIGIO', onBreak);
+  const fd = posix.open(name, posix.O_RDONLY);
+  try {
+    posix.setLease(fd, type);
+  } catch (error) {
+    posix.close(fd);
+    if (error instanceof SystemCallError && error.code === 'EAGAIN') return false;
+    throw error;
+  }
+  leases.set(fd, { type, patienceMs, giving: false });
+  setTimeout(giveLease, holdMs, fd);
+  return true;
+}
+
 /** An operation with its arguments. */
 export type Step = readonly [name: string, ...args: readonly unknown[]];
 
@@ -169,6 +210,7 @@ export const operations = {
   changeDirectory,
   descriptorsBelow,
   touch,
+  holdLease,
   inodeByHandle,
   holdRemoved,
   closeAll,

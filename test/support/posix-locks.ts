@@ -1,4 +1,4 @@
-/** Locks: flock(2), and the record locks of fcntl(2), of a process or of an open file description. */
+/** Locks: flock(2), the record locks of fcntl(2), of a process or of an open file description, and leases. */
 
 import { struct } from '../../src/base/struct.ts';
 import * as libc from '../../src/sys/libc.ts';
@@ -18,6 +18,8 @@ const F_SETLK = 6;
 const F_SETLKW = 7;
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
+const F_SETLEASE = 1024;
+const F_GETLEASE = 1025;
 
 /** asm-generic/fcntl.h: struct flock of a 64-bit kernel. */
 const layout = struct('flock', 32, [
@@ -94,4 +96,14 @@ export function conflictingDescription(
   length: number,
 ): RecordLock | undefined {
   return conflicting(fd, F_OFD_GETLK, type, start, length);
+}
+
+/** Takes a lease, or gives it back or down (fcntl(2), F_SETLEASE); EAGAIN when others have the file open in the way of it. */
+export function setLease(fd: number, type: number): void {
+  check(libc.fcntl(fd, F_SETLEASE, type), 'fcntl(F_SETLEASE)', fd);
+}
+
+/** Which lease there is; while it is being broken, what it is to become. */
+export function leaseOf(fd: number): number {
+  return check(libc.fcntl(fd, F_GETLEASE, 0), 'fcntl(F_GETLEASE)', fd);
 }

@@ -94,7 +94,7 @@ async function run(kind: FilesystemKind): Promise<World> {
       `seed ${SEED}, ${kind}, step ${w.tally.steps}: ${what}\n${server.stderr()}\nlast steps:\n${w.history}`,
     );
   } finally {
-    w.closeAll();
+    w.abandonAll();
     for (const { process } of peers) await process.stop();
     await leaser.stop();
     filesystem.dispose();

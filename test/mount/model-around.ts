@@ -87,8 +87,7 @@ export function leaveMap(w: World): void {
 }
 
 /** Beyond the end of the file a store would be a SIGBUS. */
-export function storeThroughMap(w: World): void {
-  const orphan = w.random.ofOrNone(w.orphans);
+export function storeThroughMap(w: World, orphan = w.random.ofOrNone(w.orphans)): void {
   if (orphan === undefined) return;
   const { inode, address, length, around, controlFd } = orphan;
   const limit = Math.min(length, inode.content.length);
@@ -105,6 +104,18 @@ export function storeThroughMap(w: World): void {
   w.changeRange(inode, offset, bytes);
   const path = w.pathOf(inode);
   if (path !== undefined && w.random.chance(0.5)) w.compareFresh(path, inode);
+}
+
+/** Who opens a file that hasn't changed for long, but may be stored to through a map of the mount, sees it be stored to. */
+export function storeUnderReaders(w: World): void {
+  for (const orphan of w.orphans) {
+    const path = w.pathOf(orphan.inode);
+    if (path === undefined) continue;
+    w.log(`open ${path} (inode ${orphan.inode.id}) for reading, which is mapped`);
+    const reader = w.open(path, posix.O_RDONLY);
+    storeThroughMap(w, orphan);
+    if (reader !== undefined) w.settleFrozen(reader);
+  }
 }
 
 export function dropMap(w: World): void {

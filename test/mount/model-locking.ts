@@ -82,7 +82,7 @@ async function flock(w: World, d: Descriptor): Promise<void> {
   const wanted = locks.flock(d, exclusive);
   const operation = exclusive ? posix.LOCK_EX : posix.LOCK_SH;
   const granted = await isGranted(() => posix.flock(d.fd, operation | posix.LOCK_NB));
-  w.countLock(granted);
+  w.countLock(d.inode, granted);
   assert.equal(granted, wanted, `whether fd ${d.fd} (inode ${id}) gets its flock`);
 }
 
@@ -115,7 +115,7 @@ async function lockRange(w: World, { name, owner, inode, writable, set, test }: 
   assert.equal(found !== undefined, inode.locks.blocks(wanted), `whether ${name} is shown what keeps it from ${range}`);
   const expected = inode.locks.lock(wanted);
   const granted = await isGranted(() => set(type, start, length));
-  w.countLock(granted);
+  w.countLock(inode, granted);
   assert.equal(granted, expected, `whether ${name} gets ${range}`);
 }
 
@@ -162,11 +162,38 @@ function ofLocked<T extends { readonly inode: Inode }>(w: World, files: readonly
 export async function lockHere(w: World): Promise<void> {
   const first = ofLocked(w, w.descriptors);
   if (first === undefined) return;
-  const all = w.descriptors.filter(({ inode }) => inode === first.inode);
+  await lockSome(w, first.inode);
+}
+
+async function lockSome(w: World, inode: Inode): Promise<void> {
+  const all = w.descriptors.filter((d) => d.inode === inode);
   for (let requests = 1 + w.random.below(MAX_REQUESTS); requests > 0; requests--) {
     const way = w.random.of([flock, byDescription, byThisProcess]);
     await way(w, w.random.of(all));
   }
+}
+
+/** Locks of a reader, and then of him and a writer: the file may have got a second node between them. */
+export async function lockAcross(w: World): Promise<void> {
+  const reader = w.random.ofOrNone(
+    w.descriptors.filter(({ frozen, inode }) => frozen === undefined && inode.links > 0),
+  );
+  const path = reader && w.pathOf(reader.inode);
+  if (reader === undefined || path === undefined) return;
+  await w.random.of([flock, byDescription, byThisProcess])(w, reader);
+  w.log(`open ${path} (inode ${reader.inode.id}) for writing`);
+  const writer = w.open(path, posix.O_RDWR);
+  // One is closed where there are too many.
+  if (writer === undefined || !w.descriptors.includes(reader)) return;
+  const { content } = reader.inode;
+  if (content.length > 0) {
+    const bytes = w.bytes(content.length);
+    assert.equal(posix.write(writer.fd, bytes, 0), bytes.length);
+    assert.equal(posix.write(writer.controlFd, bytes, 0), bytes.length);
+    w.changeRange(reader.inode, 0, bytes);
+    w.settleFrozen(reader);
+  }
+  for (let rounds = 0; rounds < 2; rounds++) await lockSome(w, reader.inode);
 }
 
 /** A step of another process. */

@@ -9,10 +9,11 @@ import {
   leaveMap,
   readDirectly,
   storeThroughMap,
+  storeUnderReaders,
   writeDirectly,
   writeDirectlyOnSource,
 } from './model-around.ts';
-import { lockHere, stepOfPeer } from './model-locking.ts';
+import { lockAcross, lockHere, stepOfPeer } from './model-locking.ts';
 import {
   createFile,
   lengthUpTo,
@@ -284,6 +285,7 @@ export function settle(w: World): void {
     posix.close(fd);
   }
   pause(CTIME_MS);
+  storeUnderReaders(w);
   for (let opens = 0; opens < 10; opens++) openForReading(w);
   for (let opens = 0; opens < 3; opens++) openForWriting(w);
 }
@@ -304,10 +306,11 @@ export const steps: readonly Step[] = [
   [10, 'write directly on the source', writeDirectlyOnSource],
   [15, 'read directly', readDirectly],
   [8, 'leave a map', leaveMap],
-  [30, 'store through a map that was left', storeThroughMap],
+  [30, 'store through a map that was left', (w) => storeThroughMap(w)],
   [6, 'drop a map that was left', dropMap],
   [15, 'lease', lease],
   [60, 'lock', lockHere],
+  [15, 'lock across nodes', lockAcross],
   [40, 'step of another process', stepOfPeer],
   [60, 'reflink', reflinkOnSource],
   [40, 'copy', copyOnMount],

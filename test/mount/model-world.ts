@@ -79,11 +79,22 @@ export interface Tally {
   /** Requests for locks that were granted, and that were refused. */
   locked: number;
   refused: number;
+  /** Those of a file that has readers who kept their content. */
+  lockedApart: number;
   /** Leases that somebody held around the mount. */
   leases: number;
 }
 
-const NO_TALLY: Tally = { steps: 0, frozen: 0, followed: 0, compared: 0, locked: 0, refused: 0, leases: 0 };
+const NO_TALLY: Tally = {
+  steps: 0,
+  frozen: 0,
+  followed: 0,
+  compared: 0,
+  locked: 0,
+  refused: 0,
+  lockedApart: 0,
+  leases: 0,
+};
 
 export interface WorldOptions {
   readonly seed: number;
@@ -239,6 +250,17 @@ export class World {
     for (const orphan of [...this.orphans]) this.unmapOrphan(orphan);
   }
 
+  /** Closes everything, whatever has failed before: a mount without a server answers no close. */
+  abandonAll(): void {
+    while (this.descriptors.length + this.orphans.length > 0) {
+      try {
+        this.closeAll();
+      } catch (error) {
+        if (!(error instanceof Error) || !('code' in error) || error.code !== 'ENOTCONN') throw error;
+      }
+    }
+  }
+
   unmapOrphan(orphan: Orphan): void {
     this.orphans.splice(this.orphans.indexOf(orphan), 1);
     posix.unmap(orphan.address);
@@ -246,9 +268,10 @@ export class World {
     if (!orphan.around) orphan.inode.writers--;
   }
 
-  countLock(granted: boolean): void {
+  countLock(inode: Inode, granted: boolean): void {
     if (granted) this.tally.locked++;
     else this.tally.refused++;
+    if (this.descriptors.some((d) => d.inode === inode && d.frozen === true)) this.tally.lockedApart++;
   }
 
   pathOf(inode: Inode): string | undefined {

@@ -94,7 +94,7 @@ async function run(kind: FilesystemKind): Promise<World> {
       `seed ${SEED}, ${kind}, step ${w.tally.steps}: ${what}\n${server.stderr()}\nlast steps:\n${w.history}`,
     );
   } finally {
-    w.closeAll();
+    w.abandonAll();
     for (const { process } of peers) await process.stop();
     await leaser.stop();
     filesystem.dispose();
@@ -109,6 +109,11 @@ for (const kind of KINDS.filter((one) => ONLY === undefined || one === ONLY)) {
     // Both routes were taken, and sharing was broken under readers, many times.
     assert.ok(tally.frozen >= STEPS / 250, `only ${tally.frozen} descriptors kept their content`);
     assert.ok(tally.followed >= STEPS / 250, `only ${tally.followed} descriptors followed their file`);
+    assert.ok(
+      tally.lockedApart >= Math.floor(STEPS / 1000),
+      `only ${tally.lockedApart} locks of files with old readers`,
+    );
+    assert.ok(tally.leases >= Math.floor(STEPS / 1000), `only ${tally.leases} leases around the mount`);
     await assertNothingLeft();
   });
 }

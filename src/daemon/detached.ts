@@ -10,6 +10,8 @@ import type { Log } from './log.ts';
 /** So many files are remembered to have been named, and so many readers are named for each. */
 const REMEMBERED = 1024;
 const MOST_READERS = 5;
+/** The supervisor holds a descriptor of each such file as well. */
+const OURS: ReadonlySet<number> = new Set([process.pid, process.ppid]);
 
 export class DetachedFiles {
   readonly #mountpoint: string;
@@ -52,7 +54,7 @@ export class DetachedFiles {
 async function readersOf(path: string): Promise<string[]> {
   const readers: string[] = [];
   for (const pid of await readdir('/proc')) {
-    if (!/^\d+$/.test(pid) || Number(pid) === process.pid) continue;
+    if (!/^\d+$/.test(pid) || OURS.has(Number(pid))) continue;
     if (!(await hasOpen(pid, path))) continue;
     const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '?');
     readers.push(`${name.trim()} (${pid})`);

@@ -398,6 +398,22 @@ test('INTERRUPT ends the wait that it names, also of a request that came again',
   );
 });
 
+test('a parked request is none that servers die of, however many it outlives; one that ends each of them is refused', () => {
+  const kinds = { SETLKW: [0, 0, 0, 0, 0, 0, 0, 0], STATFS: [1, 1, 1, 1, 1, 0, 0, 0] } as const;
+  for (const operation of ['SETLKW', 'STATFS'] as const) {
+    const { device, session, bugs, lock } = makeParking();
+    const again = operation === 'SETLKW' ? lock(operation, 20, 3) : wellFormed(operation, 20);
+    new DataView(again.buffer, again.byteOffset).setUint32(12, 0x8000_0000, true);
+    const answers = kinds[operation].map(() => {
+      device.queue.push(again);
+      session.drain();
+      return device.take().filter(({ error }) => error === 0).length;
+    });
+    assert.deepEqual(answers, kinds[operation]);
+    assert.equal(bugs.length, operation === 'SETLKW' ? 0 : 3);
+  }
+});
+
 test('what is parked does not keep a session from ending, and is not answered after that', async () => {
   const { device, session, parked, lock } = makeParking();
   device.queue.push(lock('SETLKW', 10, 1), -ENODEV);

@@ -90,6 +90,14 @@ export class Progress {
     return attempts;
   }
 
+  /** A step of a request ends with a wait for another program: whatever ends servers from here on, it isn't the request. */
+  survived(uniqueLow: number, uniqueHigh: number): void {
+    const { words } = this.journal;
+    this.journal.commit();
+    const same = words[this.#at + AGAIN] === uniqueLow && words[this.#at + AGAIN + 1] === uniqueHigh;
+    if (same) words[this.#at + ATTEMPTS] = 0;
+  }
+
   /** What INIT agreed on: the kernel's minor version, and the flags that it offered. It is asked only once in a mount's life. */
   get agreed(): { readonly minor: number; readonly low: number; readonly high: number } {
     const get = (word: number): number => this.journal.get(this.#at + word);

@@ -378,8 +378,9 @@ export class Session {
   }
 
   #park(operation: OperationName, uniqueLow: number, uniqueHigh: number, parked: Parked): void {
-    const name = BigInt((uniqueHigh & ~FUSE_UNIQUE_RESEND_HIGH) >>> 0) * TWO_TO_32 + BigInt(uniqueLow);
-    this.#options.progress.journal.commit();
+    const high = (uniqueHigh & ~FUSE_UNIQUE_RESEND_HIGH) >>> 0;
+    const name = BigInt(high) * TWO_TO_32 + BigInt(uniqueLow);
+    this.#options.progress.survived(uniqueLow, high);
     this.#parked.set(name, parked);
     parked.onAnswer((outcome) => {
       this.#parked.delete(name);

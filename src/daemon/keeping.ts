@@ -5,7 +5,7 @@
  *                             drop NAME NAME…          they aren't needed any more
  *                             ready JSON               the mount answers; JSON is what the next server needs to know
  *                             failed TEXT              there will be no mount, or it can't go on: the reason
- *                             wake NODE GENERATION MODE  make an event for who watches a detached node: `watches.ts`
+ *                             wake NODE GENERATION     make an event for who watches a detached node: `watches.ts`
  *                             restart                  start another server now; this one ends
  *                             over                     the mount has ended; this one ends
  *     supervisor ──► server   keep NAME (descriptor)   what is held, once each
@@ -121,8 +121,8 @@ export class Keeper {
   }
 
   /** Makes an event for those who watch a node: `watches.ts`. */
-  wake(nodeid: number, generation: number, mode: number): void {
-    this.#outbox.say(`wake ${nodeid} ${generation} ${mode}`);
+  wake(nodeid: number, generation: number): void {
+    this.#outbox.say(`wake ${nodeid} ${generation}`);
   }
 
   ready(facts: Facts): void {

@@ -368,9 +368,9 @@ function assemble(
     now: Date.now,
     monotonicMs,
     invalidateAttributes: invalidate,
-    onDetached: (slot, fd, mode) => {
+    onDetached: (slot, fd) => {
       detached.tell(fd);
-      given.keeper.wake(slot + 1, nodes.generation(slot), mode & 0o7777);
+      given.keeper.wake(slot + 1, nodes.generation(slot));
     },
   });
   const mount: Mount = {

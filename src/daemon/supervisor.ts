@@ -177,8 +177,8 @@ class Supervisor {
   }
 
   #wake(node: string): void {
-    const [nodeid = 0, generation = 0, mode = 0] = node.split(' ').map(Number);
-    void this.#watches?.wake(nodeid, generation, mode);
+    const [nodeid = 0, generation = 0] = node.split(' ').map(Number);
+    void this.#watches?.wake(nodeid, generation);
   }
 
   #ready(facts: unknown): void {

@@ -336,12 +336,6 @@ function setattrNow(m: Mount, r: Request, patient: boolean): Outcome {
 
   const fd = m.descriptors.acquire(slot);
   if (fd < 0) return fd;
-  const mode = fuse_setattr_in.mode.get(input, at) & 0o7777;
-  if ((valid & CHANGES) === fuse.FATTR_MODE && m.routes.leaving?.isWaking(slot, mode) === true) {
-    const looked = statDescriptor(m, fd, c.STATX_BASIC_STATS);
-    m.descriptors.release(slot, fd);
-    return looked < 0 ? looked : putAttributeReply(m, slot);
-  }
   const from = sizeWanted ? clipped(getExact(input, at + fuse_setattr_in.size.offset)) : Number.MAX_SAFE_INTEGER;
   const change = m.routes.change(slot, fd, from, Number.MAX_SAFE_INTEGER);
   let result = 0;

@@ -23,6 +23,13 @@ import type { Mount } from './mount.ts';
 import { NO_NODE } from './nodes.ts';
 import { SCRATCH } from './scratch.ts';
 
+/**
+ * The attribute that nobody has: setting it changes nothing, and makes an event for those who watch the node (`daemon/watches.ts`).
+ * Only CAP_SYS_ADMIN sets names of `trusted.` (xattr(7)).
+ */
+export const WAKING_NAME = 'trusted.sharedext.wake';
+const WAKING = Buffer.from(`${WAKING_NAME}\0`);
+
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX, include/uapi/linux/limits.h. */
 const MAX_BYTES = 65_536;
 
@@ -66,7 +73,8 @@ export function listxattr(m: Mount, r: Request): Outcome {
 }
 
 export function setxattr(m: Mount, r: Request): Outcome {
-  const { view } = m.input;
+  const { view, bytes } = m.input;
+  if (WAKING.equals(bytes.subarray(r.name, r.name + WAKING.length))) return 0;
   const size = fuse_setxattr_in.size.get(view, r.at);
   const flags = fuse_setxattr_in.flags.get(view, r.at);
   const clearSetGid = (fuse_setxattr_in.setxattr_flags.get(view, r.at) & FUSE_SETXATTR_ACL_KILL_SGID) !== 0;

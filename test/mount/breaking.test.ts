@@ -5,13 +5,13 @@
  */
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { asUser, root, stopUsers } from '../support/asuser.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { onFilesystem, settled, writeData } from './clones.ts';
+import { onFilesystem, pause, settled, writeData } from './clones.ts';
 
 const BYTES = 256 * 1024;
 const OTHERS = 7;
@@ -230,3 +230,32 @@ for (const kind of ['btrfs', 'xfs', 'xfs-1k', 'btrfs-zstd'] as const) {
       await server.umount();
     }));
 }
+
+test('who watches a file hears that it left its readers behind, however late, and its mode stays what was made of it since', () =>
+  onFilesystem('btrfs', 512, async (filesystem) => {
+    const source = filesystem.dir;
+    writeData(join(source, 'original'), BYTES, true);
+    posix.reflink(join(source, 'original'), join(source, 'watched'));
+    posix.chmod(join(source, 'watched'), 0o644);
+    await settled();
+    const server = await mountSharedext(source, join(filesystem.folder, 'shared'), 'settle=0');
+    const path = join(server.mountpoint, 'watched');
+    let heard = 0;
+    const watcher = watch(path, () => heard++);
+    const reader = posix.open(path, posix.O_RDONLY);
+    // The supervisor makes the event when it goes on: the readers are gone by then.
+    process.kill(server.supervisor, 'SIGSTOP');
+    try {
+      withOpen(path, posix.O_WRONLY, (fd) => posix.write(fd, NEW, AT));
+      posix.close(reader);
+      posix.chmod(path, 0o600);
+      assert.equal(heard, 0);
+    } finally {
+      process.kill(server.supervisor, 'SIGCONT');
+    }
+    for (const deadline = Date.now() + 20_000; heard === 0; await pause(10))
+      assert.ok(Date.now() < deadline, 'nothing');
+    watcher.close();
+    for (const name of [path, join(source, 'watched')]) assert.equal(posix.stat(name).mode & 0o7777, 0o600);
+    await server.umount();
+  }));

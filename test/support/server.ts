@@ -23,7 +23,6 @@ const LEFT_BEHIND = /^sharedext: notice: sharing: .* was opened for writing whil
 /** What a supervisor says when its server was killed. */
 const TAKEOVER =
   /^sharedext: warning: takeover: the server of .* ended unexpectedly, by SIGKILL: another takes over\n/gm;
-
 /** What the control socket answers to `status`, as far as tests ask for it. */
 export interface Status {
   readonly pid: number;

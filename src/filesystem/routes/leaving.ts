@@ -30,8 +30,6 @@ export const PATIENCE_MS = 100;
 /** Within so long the kernel asks again for what it was told ESTALE of. */
 const AGAIN_MS = 1000;
 const REMEMBERED = 64;
-/** How long the supervisor may take to wake those who watch a node. */
-const WAKING_MS = 10_000;
 
 export interface LeavingOptions {
   readonly calls: SourceCalls;
@@ -46,8 +44,8 @@ export interface LeavingOptions {
   readonly patienceMs: number;
   readonly monotonicMs: () => number;
   readonly invalidateAttributes: (nodeid: number) => void;
-  /** Told of a node that was detached, an O_PATH descriptor of its file, and the file's mode. */
-  readonly onDetached: (slot: number, fd: number, mode: number) => void;
+  /** Told of a node that was detached, and an O_PATH descriptor of its file. */
+  readonly onDetached: (slot: number, fd: number) => void;
 }
 
 interface Waiting {
@@ -64,8 +62,6 @@ export class Leaving {
   readonly #stat: Stat;
   /** Nodes that writers wait for. */
   readonly #waiting = new Map<number, Waiting>();
-  /** Detached nodes whose mode is set to what it is, so that those who watch them hear of it: the mode, and for how long. */
-  readonly #waking = new Map<number, { readonly mode: number; readonly untilMs: number }>();
   /** Threads that were told ESTALE, the latest ones: of which detached node, and when. */
   readonly #told = new Map<number, { readonly slot: number; readonly ms: number }>();
 
@@ -94,7 +90,6 @@ export class Leaving {
 
   /** The last open of a node on the shared route is gone. */
   closed(slot: number): void {
-    this.#waking.delete(slot);
     const waiting = this.#waiting.get(slot);
     if (waiting === undefined) return;
     this.waited++;
@@ -134,15 +129,6 @@ export class Leaving {
   /** A thread opens another node: it has looked the name up again. */
   goesOn(thread: number): void {
     if (this.#told.size > 0) this.#told.delete(thread);
-  }
-
-  /** Whether a change of mode is the one that wakes those who watch a detached node, and changes nothing. True once. */
-  isWaking(slot: number, mode: number): boolean {
-    if (this.#waking.size === 0) return false;
-    const waking = this.#waking.get(slot);
-    if (waking === undefined || (waking.mode & 0o7777) !== mode) return false;
-    this.#waking.delete(slot);
-    return waking.untilMs > this.#o.monotonicMs();
   }
 
   /**
@@ -203,7 +189,7 @@ export class Leaving {
 
   #detach(slot: number): void {
     const { calls, nodes, opens, descriptors, mountFd, mappings, chooser } = this.#o;
-    const { monotonicMs, invalidateAttributes, onDetached } = this.#o;
+    const { invalidateAttributes, onDetached } = this.#o;
     if (nodes.isDetached(slot)) return;
     this.detached++;
     nodes.detach(slot);
@@ -213,10 +199,7 @@ export class Leaving {
     // Nothing finds the node when its file is deleted later, and its readers go on asking for its attributes.
     const fd = calls.openByHandleAt(mountFd, nodes.handleAddress(slot), c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC);
     if (fd >= 0) {
-      if (this.#stat.read(calls, fd) >= 0) {
-        this.#waking.set(slot, { mode: this.#stat.mode, untilMs: monotonicMs() + WAKING_MS });
-        onDetached(slot, fd, this.#stat.mode);
-      }
+      onDetached(slot, fd);
       descriptors.pin(slot, fd);
     }
     invalidateAttributes(slot + 1);

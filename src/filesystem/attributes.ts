@@ -349,6 +349,8 @@ function setattrNow(m: Mount, r: Request, patient: boolean): Outcome {
   change.done();
   m.descriptors.release(slot, fd);
   if (result < 0) return leased(m, r, result, sizeWanted) ?? result;
+  // What is kept was registered for a file of another mode: `routes/choose.ts: isGuarded`.
+  if ((valid & (fuse.FATTR_MODE | OWNERS)) !== 0) m.backing.drop(slot, m.nodes.generation(slot));
   if (m.nodes.isDetached(slot)) {
     const successor = m.nodes.successor(slot);
     if (successor !== NO_NODE) m.invalidateAttributes(successor + 1);

@@ -75,7 +75,7 @@ export type Choice =
       readonly route: 'own';
       /** The reason lasts for a moment: the file needn't be looked at again if it is opened again at once. */
       readonly keep: boolean;
-      /** Others than root may write to the file. */
+      /** Set-user-ID and set-group-ID that the file may get are taken by whoever writes to it. */
       readonly guarded: boolean;
     }
   | { readonly route: 'shared'; readonly mapping: number }
@@ -230,7 +230,7 @@ export class Chooser {
   /** The own route for a file that has just been made, which nobody expects to be shared. */
   ownForCreated(fd: number): Choice {
     const known = this.#stat.read(this.#o.calls, fd) >= 0;
-    return ownChoice(false, !known || isWritableByUsers(this.#stat));
+    return ownChoice(false, !known || isGuarded(this.#stat));
   }
 
   /** Whether a file that is to be opened for writing by `fd` may take the composed route. */
@@ -269,7 +269,7 @@ export class Chooser {
   /** The own route, for the reason that is given, for the file that was looked at last. */
   own(reason: string): Choice {
     this.count(reason);
-    return ownChoice(LASTING.has(reason), isWritableByUsers(this.#stat));
+    return ownChoice(LASTING.has(reason), isGuarded(this.#stat));
   }
 
   /** Why the mount's rule keeps a file from being shared. */
@@ -341,9 +341,13 @@ const ownChoices = [false, true].map((keep) =>
   [false, true].map((guarded): Choice => ({ route: 'own', keep, guarded })),
 );
 
-/** Group and others may write (also by an ACL, whose mask is shown as the group's mode), or an owner that isn't root may. */
-function isWritableByUsers(stat: Stat): boolean {
-  return stat.uid !== 0 || (stat.mode & 0o022) !== 0;
+/**
+ * Whether others than root may write to a file (an ACL's mask is shown as the group's mode) that has no set-user-ID and no
+ * set-group-ID. Of those that it has the kernel knows, and asks for their loss; those that somebody sets around the mount later
+ * must go with a user's write all the same.
+ */
+function isGuarded(stat: Stat): boolean {
+  return (stat.uid !== 0 || (stat.mode & 0o022) !== 0) && (stat.mode & (c.S_ISUID | c.S_ISGID)) === 0;
 }
 
 function ownChoice(keep: boolean, guarded: boolean): Choice {

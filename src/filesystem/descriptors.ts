@@ -103,9 +103,20 @@ export class NodeDescriptors {
   pin(slot: number, fd: number): void {
     if (this.#pinned.has(slot)) {
       this.#calls.close(fd);
+      this.pinOn(slot);
       return;
     }
     this.#pinned.set(slot, fd);
+    this.#hold(slot, fd);
+  }
+
+  /** What was pinned briefly, if the node was, is needed until it is forgotten. */
+  pinOn(slot: number): void {
+    const fd = this.#pinned.get(slot);
+    if (this.#brief.delete(slot) && fd !== undefined) this.#hold(slot, fd);
+  }
+
+  #hold(slot: number, fd: number): void {
     this.#nodes.setPinned(slot, true);
     this.#holder.keep(this.#name(slot), fd);
   }

@@ -204,6 +204,8 @@ function openWith(m: Mount, at: number, slot: number, fd: number, choice: Choice
     // What a descriptor for writing was registered for would go on counting as open for writing; a file that is pinned has lost its
     // last name, and its room on the disk must be free when nobody uses it any more.
     if (access !== 'reads' || m.descriptors.isPinned(slot)) m.opens.setKeeps(row, false);
+    // One that lost it on its way to this open is kept alive by nothing else, where the kernel doesn't hold it open.
+    if (!m.routes.of(row).holdsFile) m.descriptors.pinOn(slot);
   }
   const route = m.routes.of(row);
   if (access === 'reads' && route.io === undefined) {

@@ -312,6 +312,25 @@ test('a file that loses its last name is opened by who looked it up before, unti
   m.end();
 });
 
+test('a file that lost its last name before its open is kept until it is forgotten, where the kernel does not hold it open', () => {
+  for (const relayed of [true, false]) {
+    const m = makeMounted();
+    m.kernel.add(m.root, 'file', REGULAR, 'content').nlink = 1;
+    const { nodeid } = m.lookup('file');
+    assert.equal(m.call('UNLINK', 1, names('file')).error, 0);
+    if (relayed) m.backing.limit = 0;
+    const open = m.open(nodeid, c.O_RDONLY);
+    m.kernel.nowMs += 61_000;
+    m.mount.descriptors.expire(m.kernel.nowMs);
+    assert.deepEqual([m.mount.descriptors.pinnedCount, m.held.size], relayed ? [1, 1] : [0, 0]);
+    assert.equal(m.call('GETATTR', nodeid, pack(s.fuse_getattr_in)).error, 0);
+    m.release(open);
+    m.forget(nodeid);
+    assert.deepEqual([m.mount.descriptors.pinnedCount, m.held.size], [0, 0]);
+    m.end();
+  }
+});
+
 test('what is pinned briefly is given back when there is no descriptor left', () => {
   const m = makeMounted();
   for (const name of ['file', 'other']) m.kernel.add(m.root, name, REGULAR, 'content').nlink = 1;

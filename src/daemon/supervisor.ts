@@ -159,7 +159,7 @@ class Supervisor {
         if (message.fd < 0) outbox.say(`unkept ${rest}`);
       } else if (word === 'drop') for (const name of rest.split(' ')) this.#hold(name, -1);
       else if (word === 'ready') this.#ready(JSON.parse(rest));
-      else if (word === 'wake') this.#wake(rest);
+      else if (word === 'wake') this.#watches?.wake(rest);
       else if (word === 'over' || word === 'restart') this.#said = word;
       else if (word === 'failed') {
         this.#said = word;
@@ -174,11 +174,6 @@ class Supervisor {
     if (old !== undefined) close(old);
     if (fd >= 0) this.#held.set(name, fd);
     else this.#held.delete(name);
-  }
-
-  #wake(node: string): void {
-    const [nodeid = 0, generation = 0] = node.split(' ').map(Number);
-    void this.#watches?.wake(nodeid, generation);
   }
 
   #ready(facts: unknown): void {

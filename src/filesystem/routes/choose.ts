@@ -16,6 +16,7 @@ import type { SharedFile } from '../../mappings/content.ts';
 import { isProgram } from '../../mappings/kinds.ts';
 import type { SourceCalls } from '../calls.ts';
 import { type Domains, NO_DOMAIN } from '../domains.ts';
+import { handleInode, handleSubvolume } from '../handles.ts';
 import type { NodeTable } from '../nodes.ts';
 import { WRITTEN_TICK_MS } from '../nodestate.ts';
 import { SCRATCH } from '../scratch.ts';
@@ -129,6 +130,8 @@ const CTIME_GRANULARITY_MS = 50;
 const CONTENDED_MS = 600_000;
 
 const HEAD_BYTES = 4;
+/** So many files are remembered whose readers were left behind. */
+const REMEMBERED = 1024;
 
 export class Chooser {
   readonly reasons = new Map<string, number>();
@@ -136,6 +139,8 @@ export class Chooser {
   readonly #stat: Stat;
   /** Files whose clone is being made, or that are being flushed: other opens of the node wait for the outcome. */
   readonly #pending = new Map<number, Promise<unknown>>();
+  /** Files whose readers were left behind, the latest ones, and until when they aren't shared. */
+  readonly #fought = new Map<string, number>();
 
   constructor(options: ChooserOptions) {
     this.#o = options;
@@ -149,6 +154,20 @@ export class Chooser {
 
   count(reason: string): void {
     this.reasons.set(reason, (this.reasons.get(reason) ?? 0) + 1);
+  }
+
+  /**
+   * Readers of the node's file were left behind. The file is remembered beside its node, which the kernel may forget before it looks
+   * the name up again.
+   */
+  leftBehind(slot: number): void {
+    this.written(slot, false);
+    this.#o.nodes.setContended(slot, true);
+    for (const oldest of this.#fought.keys()) {
+      if (this.#fought.size < REMEMBERED) break;
+      this.#fought.delete(oldest);
+    }
+    this.#fought.set(this.#nameOf(slot), this.#o.monotonicMs() + CONTENDED_MS);
   }
 
   /** Ticks of the clock by which nodes remember when they were written. */
@@ -169,7 +188,8 @@ export class Chooser {
   isLive(slot: number): boolean {
     const { nodes } = this.#o;
     if (nodes.isLive(slot) || nodes.isLocked(slot)) return true;
-    return nodes.isContended(slot) && this.#sinceWrittenMs(slot) < CONTENDED_MS;
+    if (nodes.isContended(slot) && this.#sinceWrittenMs(slot) < CONTENDED_MS) return true;
+    return this.#fought.size > 0 && (this.#fought.get(this.#nameOf(slot)) ?? 0) > this.#o.monotonicMs();
   }
 
   /**
@@ -314,6 +334,14 @@ export class Chooser {
     });
     this.#pending.set(slot, settled);
     return settled;
+  }
+
+  /** A file's name here: both its nodes have its handle. */
+  #nameOf(slot: number): string {
+    const { nodes } = this.#o;
+    const { view } = nodes.memory;
+    const at = nodes.handleOffset(slot);
+    return `${handleInode(view, at)}:${handleSubvolume(view, at)}`;
   }
 
   #sinceWrittenMs(slot: number): number {

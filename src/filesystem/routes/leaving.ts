@@ -117,7 +117,8 @@ export class Leaving {
     const now = this.#o.monotonicMs();
     const told = this.#told.get(thread);
     this.#told.delete(thread);
-    if (told?.slot === slot && now - told.ms < AGAIN_MS) return true;
+    // Threads that the server can't see all have the number 0.
+    if (thread !== 0 && told?.slot === slot && now - told.ms < AGAIN_MS) return true;
     for (const oldest of this.#told.keys()) {
       if (this.#told.size < REMEMBERED) break;
       this.#told.delete(oldest);
@@ -193,8 +194,7 @@ export class Leaving {
     if (nodes.isDetached(slot)) return;
     this.detached++;
     nodes.detach(slot);
-    chooser.written(slot, false);
-    nodes.setContended(slot, true);
+    chooser.leftBehind(slot);
     mappings.learnLive(opens.mapping(nodes.openRow(slot)));
     // Nothing finds the node when its file is deleted later, and its readers go on asking for its attributes.
     const fd = calls.openByHandleAt(mountFd, nodes.handleAddress(slot), c.O_PATH | c.O_NOFOLLOW | c.O_CLOEXEC);

@@ -6,6 +6,7 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { journalBytes } from '../../src/base/journal.ts';
+import { PAIRS } from '../../src/daemon/state.ts';
 import { sharedext } from '../cli/command.ts';
 import { pause, run, writeData } from '../mount/clones.ts';
 import { assertNothingLeft } from '../support/leaks.ts';
@@ -223,7 +224,7 @@ for (const [what, word, reason] of [
 
 /** Overwrites a word of the header, which lies behind the journal, or, further on, what the table of nodes begins with. */
 function damage(path: string, word: number): void {
-  const header = journalBytes(1 << 19);
+  const header = journalBytes(PAIRS);
   const fd = fs.openSync(path, 'r+');
   const junk = word < HEADER_WORDS ? Buffer.alloc(4, 9) : Buffer.alloc(32, 7);
   fs.writeSync(fd, junk, 0, junk.length, header + word * 4);

@@ -32,6 +32,10 @@ export const O_TMPFILE = 0o20000000 | O_DIRECTORY;
 /** Of access(2). */
 export const W_OK = 2;
 
+/** Capabilities by number: linux/capability.h. */
+export const CAP_FOWNER = 3;
+export const CAP_FSETID = 4;
+
 export const S_IFMT = 0o170000;
 export const S_IFDIR = 0o040000;
 export const S_IFREG = 0o100000;

@@ -1,6 +1,6 @@
-/** `sharedext umount`: unmounts, and waits until the daemon and its store are gone. */
+/** `sharedext umount`: unmounts, and waits until the daemon and its store are gone, and nothing keeps the source busy. */
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { Command } from 'commander';
 import { EBUSY, errnoText, UserError } from '../base/errno.ts';
 import { requireRoot } from './privilege.ts';
@@ -26,12 +26,18 @@ export function umountCommand(): Command {
 
 interface Identity {
   readonly pid: number;
+  /** It holds descriptors of the source as well. */
+  readonly supervisor: number | undefined;
   readonly store: string | undefined;
 }
 
 function identityIn(status: unknown): Identity | undefined {
   if (typeof status !== 'object' || status === null || !('pid' in status) || typeof status.pid !== 'number') return;
-  return { pid: status.pid, store: 'store' in status && typeof status.store === 'string' ? status.store : undefined };
+  return {
+    pid: status.pid,
+    supervisor: 'supervisor' in status && typeof status.supervisor === 'number' ? status.supervisor : undefined,
+    store: 'store' in status && typeof status.store === 'string' ? status.store : undefined,
+  };
 }
 
 async function run(path: string, flags: { readonly lazy?: true }): Promise<void> {
@@ -58,22 +64,28 @@ async function run(path: string, flags: { readonly lazy?: true }): Promise<void>
   if (flags.lazy !== true && daemon !== undefined) await waitForEnd(daemon, mountpoint);
 }
 
-/** Whether a process is there. One that has ended and waits for its parent to notice (state Z) is not. */
+/**
+ * Whether a process may still hold something. One that waits for its parent to notice its end (state Z) holds nothing, once its other
+ * threads are gone.
+ */
 function isRunning(pid: number): boolean {
   try {
-    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    const ended = /^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+    return !ended || readdirSync(`/proc/${pid}/task`).length > 1;
   } catch {
     return false;
   }
 }
 
-async function waitForEnd({ pid, store }: Identity, mountpoint: string): Promise<void> {
+async function waitForEnd({ pid, supervisor, store }: Identity, mountpoint: string): Promise<void> {
   // Other views of the mount (a bind mount, another namespace) may keep the daemon.
   const deadline = performance.now() + END_TIMEOUT_MS;
-  while (isRunning(pid) || (store !== undefined && existsSync(store))) {
+  for (;;) {
+    const running = [pid, supervisor].filter((id) => id !== undefined && isRunning(id));
+    if (running.length === 0 && (store === undefined || !existsSync(store))) return;
     if (performance.now() > deadline) {
       throw new UserError(
-        `Unmounted ${mountpoint}, but its daemon (process ${pid}) still runs after ${END_TIMEOUT_MS / 1000} s: the mount may be visible elsewhere`,
+        `Unmounted ${mountpoint}, but its daemon (process ${running.join(', ') || pid}) still runs after ${END_TIMEOUT_MS / 1000} s: the mount may be visible elsewhere`,
       );
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS));

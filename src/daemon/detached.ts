@@ -5,6 +5,7 @@
 
 import { readlinkSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readable } from '../base/text.ts';
 import type { Log } from './log.ts';
 
 /** So many files are remembered to have been named, and so many readers are named for each. */
@@ -22,52 +23,67 @@ export class DetachedFiles {
     this.#log = log;
   }
 
-  /** `fd` is an O_PATH descriptor of the file, through the private mount of the source. */
-  tell(fd: number): void {
+  /** `fd` is an O_PATH descriptor of the file, through the private mount of the source, and `inode` the number that the mount shows of it. */
+  tell(fd: number, inode: bigint): void {
     // Readers are looked for in all processes: for one file at a time.
     if (this.#looking || this.#named.size >= REMEMBERED) return;
     let path: string;
     try {
-      path = readlinkSync(`/proc/self/fd/${fd}`);
+      path = readlinkSync(`/proc/self/fd/${fd}`, 'latin1');
     } catch {
       return; // it has just been deleted
     }
     if (this.#named.has(path)) return;
     this.#named.add(path);
     this.#looking = true;
-    void readersOf(path).then((readers) => {
+    void readersOf({ path, inode }).then((readers) => {
       this.#looking = false;
       const who = readers.length === 0 ? 'its readers' : readers.join(', ');
       this.#log(
         'notice',
         'sharing',
-        `${this.#mountpoint}${path} was opened for writing while it was shared: ${who} ` +
+        `${this.#mountpoint}${readable(Buffer.from(path, 'latin1'))} was opened for writing while it was shared: ${who} ` +
           'keep what they opened; open it again to see the change, or mount with live= to keep such files live',
       );
     });
   }
 }
 
-/** Some processes that have a file of the mount open, by its path there, as far as /proc tells. */
-async function readersOf(path: string): Promise<string[]> {
+interface File {
+  /** Below the mountpoint: a letter for each byte. */
+  readonly path: string;
+  readonly inode: bigint;
+}
+
+/** Some processes that have a file of the mount open, as far as /proc tells. */
+async function readersOf(file: File): Promise<string[]> {
   const readers: string[] = [];
   // A server holds the file for its readers, and its supervisor for the next server.
   const ours = new Set([process.pid, process.ppid]);
   for (const pid of await readdir('/proc')) {
     if (!/^\d+$/.test(pid) || ours.has(Number(pid))) continue;
-    if (!(await hasOpen(pid, path))) continue;
-    const name = await readFile(`/proc/${pid}/comm`, 'utf8').catch(() => '?');
-    readers.push(`${name.trim()} (${pid})`);
+    if (!(await hasOpen(pid, file))) continue;
+    const name = await readFile(`/proc/${pid}/comm`).catch(() => Buffer.from('?\n'));
+    readers.push(`${readable(name.subarray(0, -1))} (${pid})`);
     if (readers.length === MOST_READERS) break;
   }
   return readers;
 }
 
-async function hasOpen(pid: string, path: string): Promise<boolean> {
+async function hasOpen(pid: string, file: File): Promise<boolean> {
   for (const fd of await readdir(`/proc/${pid}/fd`).catch(() => [])) {
-    const target = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '');
+    const target = await readlink(`/proc/${pid}/fd/${fd}`, 'latin1').catch(() => '');
     // The old node has lost its name, and a process may see the mount elsewhere.
-    if (target.replace(/ \(deleted\)$/, '').endsWith(path)) return true;
+    if (target.replace(/ \(deleted\)$/, '').endsWith(file.path) && (await leadsTo(pid, fd, file))) return true;
   }
   return false;
+}
+
+/** Whether a descriptor leads to the file by a FUSE mount: others have files of that name, and the source has the file itself. */
+async function leadsTo(pid: string, fd: string, { inode }: File): Promise<boolean> {
+  const details = await readFile(`/proc/${pid}/fdinfo/${fd}`, 'latin1').catch(() => '');
+  const mount = /^mnt_id:\t(\d+)$/m.exec(details)?.[1];
+  if (mount === undefined || !details.includes(`\nino:\t${inode}\n`)) return false;
+  const mounts = await readFile(`/proc/${pid}/mountinfo`, 'latin1').catch(() => '');
+  return new RegExp(`^${mount} .* - fuse`, 'm').test(mounts);
 }

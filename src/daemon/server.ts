@@ -24,7 +24,7 @@ import { NodeDescriptors } from '../filesystem/descriptors.ts';
 import { reopenHandles } from '../filesystem/files.ts';
 import { filesystem } from '../filesystem/filesystem.ts';
 import { Fills } from '../filesystem/fills.ts';
-import { HANDLE_BYTES } from '../filesystem/handles.ts';
+import { HANDLE_BYTES, shownInode } from '../filesystem/handles.ts';
 import { LiveNames } from '../filesystem/livenames.ts';
 import { Locks } from '../filesystem/locks/locks.ts';
 import type { CachePolicy, Mount } from '../filesystem/mount.ts';
@@ -369,7 +369,7 @@ function assemble(
     monotonicMs,
     invalidateAttributes: invalidate,
     onDetached: (slot, fd) => {
-      detached.tell(fd);
+      detached.tell(fd, shownInode(nodes.memory.view, nodes.handleOffset(slot), ownSubvolume));
       given.keeper.wake(slot + 1, nodes.generation(slot));
     },
   });

@@ -48,13 +48,16 @@ function composedOf(server: Server) {
   };
 }
 
+/** Whose child this process is until that one ends. */
+const SUPERVISOR = process.ppid;
+
 export function statusOf(server: Server, version: string, startedMs: number) {
   const { source, session, nodes, opens, routes, descriptors, registered, backing, options } = server;
   return {
     schema: STATUS_SCHEMA,
     version,
     pid: process.pid,
-    supervisor: process.ppid,
+    supervisor: process.ppid === SUPERVISOR ? SUPERVISOR : null,
     takeovers: server.takeovers,
     stateVersion: STATE_VERSION,
     unkept: server.keeper.unkept,

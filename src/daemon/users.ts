@@ -1,6 +1,7 @@
 /** Which processes use a mount, as far as /proc tells. Nothing here touches the mount itself. */
 
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readable } from '../base/text.ts';
 
 export interface MountUser {
   readonly pid: number;
@@ -42,7 +43,7 @@ export function usersOf(mountpoint: string, most: number): MountUser[] {
     if (!/^\d+$/.test(pid)) continue;
     const how = howItUses(pid, inside);
     if (how === undefined) continue;
-    const name = attempt(() => readFileSync(`/proc/${pid}/comm`, 'utf8').trim()) ?? '?';
+    const name = attempt(() => readable(readFileSync(`/proc/${pid}/comm`).subarray(0, -1))) ?? '?';
     users.push({ pid: Number(pid), name, how });
     if (users.length === most) break;
   }

@@ -18,10 +18,6 @@ export interface Caller {
   readonly pid: number;
 }
 
-/** Capabilities by number: linux/capability.h. */
-export const CAP_FOWNER = 3;
-export const CAP_FSETID = 4;
-
 /**
  * What /proc/PID/status says of the caller. Of one in another PID namespace (number 0), or with more groups than fit the memory,
  * nothing is known.

@@ -41,9 +41,7 @@ export function syncDescriptor(m: Mount, r: Request): Outcome {
 export function fsync(m: Mount, r: Request): Outcome {
   const handle = fuse_fsync_in.fh.get(m.input.view, r.at);
   if (handle !== 0 && handle < FIRST_SERIAL) return syncDescriptor(m, r);
-  const slot = slotOf(m, r.nodeid);
-  if (slot === NO_NODE) return -ESTALE;
-  const fd = m.calls.openByHandleAt(m.mountFd, m.nodes.handleAddress(slot), c.O_RDONLY | c.O_NONBLOCK | c.O_CLOEXEC);
+  const fd = openToSync(m, slotOf(m, r.nodeid));
   if (fd < 0) return fd;
   const dataOnly = (fuse_fsync_in.fsync_flags.get(m.input.view, r.at) & FUSE_FSYNC_FDATASYNC) !== 0;
   return sync(m, r.nodeid, fd, dataOnly, true);

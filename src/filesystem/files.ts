@@ -15,7 +15,6 @@ import { KEPT_FLAGS, OPEN_FLAGS } from './openflags.ts';
 import { HANDLE_MAPS, HANDLE_QUIET, HANDLE_SYNCS, HANDLE_WRITES } from './opens.ts';
 import { leaseWait } from './revisit.ts';
 import type { Choice } from './routes/choose.ts';
-import { prepareDescriptor } from './routes/composed.ts';
 import { SCRATCH } from './scratch.ts';
 import { clearSetIds } from './setids.ts';
 
@@ -223,7 +222,8 @@ function openWith(m: Mount, at: number, slot: number, fd: number, choice: Choice
   const unlikely = access === 'reads' || (flags & (c.O_CREAT | c.O_TRUNC)) !== 0;
   const noFlush = unlikely && m.locks.opensQuietly(slot) ? FOPEN_NOFLUSH : 0;
   if (noFlush !== 0) m.opens.setQuiet(handle);
-  route.opened(row, fd, flags);
+  route.prepare(fd, flags);
+  route.opened(row, fd);
   return putOpen(m, at, handle, route.openFlags | noFlush, m.opens.backingId(row));
 }
 
@@ -250,7 +250,7 @@ function reopen(m: Mount, slot: number, flags: number): number {
   const address = m.nodes.handleAddress(slot);
   let fd = m.calls.openByHandleAt(m.mountFd, address, flags);
   if (fd < 0) fd = m.calls.openByHandleAt(m.mountFd, address, (flags & ~c.O_ACCMODE) | c.O_RDONLY);
-  if (fd >= 0 && m.routes.ofNode(slot)?.name === 'composed') prepareDescriptor(m.calls, fd, flags);
+  if (fd >= 0) m.routes.ofNode(slot)?.prepare(fd, flags);
   return Math.max(fd, -1);
 }
 

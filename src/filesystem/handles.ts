@@ -104,3 +104,14 @@ export function foldInode(inode: number, subvolume: number, ownSubvolume: number
     high: (0x8000_0000 | ((high ^ Math.imul(mixed, 0xc2b2ae35)) & 0x7fff_ffff)) >>> 0,
   };
 }
+
+/** What names the inode of a handle among all of the source: both nodes of a file that left the shared route have it in common. */
+export function inodeName(view: DataView, at: number): string {
+  return `${handleInode(view, at)}:${handleSubvolume(view, at)}`;
+}
+
+/** The number that the mount shows of a handle's inode: see `foldInode`. */
+export function shownInode(view: DataView, at: number, ownSubvolume: number): bigint {
+  const { low, high } = foldInode(handleInode(view, at), handleSubvolume(view, at), ownSubvolume);
+  return (BigInt(high) << 32n) + BigInt(low);
+}

@@ -6,7 +6,7 @@ import type { Request } from '../fuse/server/session.ts';
 import * as fuse from '../fuse/wire/constants.ts';
 import { statx } from '../fuse/wire/structs.ts';
 import { statDescriptor } from './attributes.ts';
-import { CAP_FOWNER, CAP_FSETID, type Caller, holdsCapability, isInGroup, uidOf } from './callers.ts';
+import { type Caller, holdsCapability, isInGroup, uidOf } from './callers.ts';
 import type { Mount } from './mount.ts';
 import { SCRATCH } from './scratch.ts';
 
@@ -28,12 +28,12 @@ export function clearSetIds(m: Mount, caller: Caller, fd: number, change: Change
   if ((mode & c.S_ISGID) !== 0) {
     const gid = statx.gid.get(m.scratch.view, SCRATCH.statx);
     const mayStay = (mode & c.S_IXGRP) === 0;
-    const capable = (): boolean => change !== 'content' && holdsCapability(m, caller, CAP_FSETID);
+    const capable = (): boolean => change !== 'content' && holdsCapability(m, caller, c.CAP_FSETID);
     if (!(mayStay && (isInGroup(m, caller, gid) || capable()))) cleared &= ~c.S_ISGID;
   }
   if (cleared === mode) return 0;
   const owner = statx.uid.get(m.scratch.view, SCRATCH.statx);
-  if (change === 'nothing' && uidOf(m, caller) !== owner && !holdsCapability(m, caller, CAP_FOWNER)) return -EPERM;
+  if (change === 'nothing' && uidOf(m, caller) !== owner && !holdsCapability(m, caller, c.CAP_FOWNER)) return -EPERM;
   return m.calls.fchmodat2(fd, m.scratch.address + SCRATCH.empty, cleared & 0o7777, c.AT_EMPTY_PATH);
 }
 
@@ -47,5 +47,5 @@ export function losePrivileges(m: Mount, r: Request, fd: number, writeFlags: num
   if ((writeFlags & fuse.FUSE_WRITE_CACHE) !== 0) return 0;
   const read = statDescriptor(m, fd, c.STATX_BASIC_STATS);
   if (read < 0 || (m.stat.mode & (c.S_ISUID | c.S_ISGID)) === 0) return Math.min(read, 0);
-  return holdsCapability(m, r, CAP_FSETID) ? 0 : clearSetIds(m, r, fd);
+  return holdsCapability(m, r, c.CAP_FSETID) ? 0 : clearSetIds(m, r, fd);
 }

@@ -22,7 +22,6 @@ export interface StoreCalls {
 
 /** What the folder of the store needs beside. */
 export interface PlaceCalls extends StoreCalls {
-  pread(fd: number, buffer: Address, count: number, offset: number): number;
   pwrite(fd: number, buffer: Address, count: number, offset: number): number;
   fsync(fd: number): number;
   linkat(oldDirFd: number, oldPath: Address, newDirFd: number, newPath: Address, flags: number): number;

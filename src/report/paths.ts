@@ -3,6 +3,8 @@
  * is in, and its name in one buffer for all. A folder comes before what is in it.
  */
 
+import { readable } from '../base/text.ts';
+
 const FIRST_ROWS = 1024;
 const SLASH = 0x2f;
 /** The folder of what a walk began with, whose name is its whole path. */
@@ -105,16 +107,4 @@ function joined(parts: readonly Buffer[]): Buffer {
     pieces.push(part);
   }
   return Buffer.concat(pieces);
-}
-
-/** Bytes as text: what isn't UTF-8 or would move a terminal's cursor is written as \xNN. */
-export function readable(bytes: Uint8Array): string {
-  const text = Buffer.from(bytes).toString('utf8');
-  const exact = Buffer.from(text).equals(bytes);
-  if (exact && !/\p{Cc}/u.test(text)) return text;
-  let escaped = '';
-  for (const byte of bytes) {
-    escaped += byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : `\\x${byte.toString(16).padStart(2, '0')}`;
-  }
-  return escaped;
 }

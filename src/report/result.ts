@@ -1,7 +1,8 @@
 /** The result of a report as docs/report.md describes it; the number of the schema changes with its meaning. */
 
+import { readable } from '../base/text.ts';
 import { Groups } from './groups.ts';
-import { NO_FOLDER, readable } from './paths.ts';
+import { NO_FOLDER } from './paths.ts';
 import type { Held, Reporter } from './reporter.ts';
 import { treeOf } from './tree.ts';
 import type { View } from './views.ts';

@@ -1,5 +1,6 @@
 /** Capabilities of the calling thread: capset(2), include/uapi/linux/capability.h. */
 
+import { CAP_FSETID } from '../base/linux.ts';
 import type { Memory } from '../base/memory.ts';
 import { struct } from '../base/struct.ts';
 import { capget, capset } from './libc.ts';
@@ -17,7 +18,6 @@ const data = struct('__user_cap_data_struct', 12, [
 ]);
 
 const LINUX_CAPABILITY_VERSION_3 = 0x20080522;
-const CAP_FSETID = 4;
 
 /** Takes CAP_FSETID away from a thread and gives it back: what is written without it takes set-user-ID and set-group-ID away. */
 export class Fsetid {

@@ -10,11 +10,6 @@ import { F_OFD_SETLK, F_OFD_SETLKW, F_SETLK, F_SETLKW } from '../base/linux.ts';
 const F_SETLK64 = 13;
 const F_SETLKW64 = 14;
 
-interface InodeNumber {
-  readonly low: number;
-  readonly high: number;
-}
-
 export class OpenDescriptors {
   /**
    * Which sort of record lock a thread asks for that waits in fcntl(2), by the call's arguments (proc_pid_syscall(5)). It can't be
@@ -29,11 +24,11 @@ export class OpenDescriptors {
     return kind === undefined || found === undefined ? undefined : { kind, mount: found.mount };
   }
 
-  descriptorsOn(thread: number, mount: number, inode: InodeNumber): number[] {
+  descriptorsOn(thread: number, mount: number, inode: bigint): number[] {
     return numbersIn(`/proc/${thread}/fdinfo`).filter((fd) => isOn(thread, fd, mount, inode));
   }
 
-  areOn(thread: number, descriptors: readonly number[], mount: number, inode: InodeNumber): boolean {
+  areOn(thread: number, descriptors: readonly number[], mount: number, inode: bigint): boolean {
     return descriptors.every((fd) => isOn(thread, fd, mount, inode));
   }
 
@@ -65,9 +60,9 @@ function whereIs(thread: number, fd: number): { mount: number; inode: bigint } |
   return mount === undefined || inode === undefined ? undefined : { mount: Number(mount), inode: BigInt(inode) };
 }
 
-function isOn(thread: number, fd: number, mount: number, { low, high }: InodeNumber): boolean {
+function isOn(thread: number, fd: number, mount: number, inode: bigint): boolean {
   const found = whereIs(thread, fd);
-  return found?.mount === mount && found.inode === (BigInt(high) << 32n) + BigInt(low);
+  return found?.mount === mount && found.inode === inode;
 }
 
 /** Empty when there is no such file. */

@@ -2,7 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { type Case, lines, pause, put, type Seen, type Subject } from './case.ts';
+import { pause } from '../support/wait.ts';
+import { type Case, lines, put, type Seen, type Subject } from './case.ts';
 import { shell } from './processes.ts';
 import { type Python, python } from './python.ts';
 

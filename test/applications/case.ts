@@ -32,21 +32,6 @@ export interface Subject {
   readonly cases: readonly Case[];
 }
 
-const PATIENCE_MS = 20_000;
-
-export function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/** Waits for a condition, and says what it waited for when it never comes. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`${what}: not after ${PATIENCE_MS} ms`);
-    await pause(10);
-  }
-}
-
 /** Numbered lines that show where they came from: `bytes` of them or a few more, too much for btrfs to keep in its tree. */
 export function lines(word: string, bytes = 20_000): string {
   let text = '';

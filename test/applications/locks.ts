@@ -4,7 +4,8 @@
  */
 
 import assert from 'node:assert/strict';
-import { type Case, lines, pause, put, type Seen, type Subject } from './case.ts';
+import { pause } from '../support/wait.ts';
+import { type Case, lines, put, type Seen, type Subject } from './case.ts';
 import { outcome, type Program, shell, start } from './processes.ts';
 import { type Python, python } from './python.ts';
 

@@ -1,7 +1,8 @@
 /** A writable map outlives the descriptor that it was made from: what is stored through it is in the file for everybody. */
 
 import assert from 'node:assert/strict';
-import { type Case, lines, pause, put, type Subject } from './case.ts';
+import { pause } from '../support/wait.ts';
+import { type Case, lines, put, type Subject } from './case.ts';
 import { becomes, type Python, python } from './python.ts';
 
 /** More than the default of `settle=`, and than what a mount keeps of a closed file. */

@@ -2,7 +2,7 @@
 
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { until } from './case.ts';
+import { until } from '../support/wait.ts';
 
 /** Longer than a case may take. */
 const LIFETIME_SECONDS = '120';

@@ -1,7 +1,7 @@
 /** A Python that does one step after the other as it is told, so that a case says in which order several of them act. */
 
+import { until } from '../support/wait.ts';
 import type { Seen } from './case.ts';
-import { until } from './case.ts';
 import { PYTHON } from './needs.ts';
 import { Program } from './processes.ts';
 

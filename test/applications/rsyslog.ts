@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Case, lines, put, type Subject, until } from './case.ts';
+import { until } from '../support/wait.ts';
+import { type Case, lines, put, type Subject } from './case.ts';
 import { outcome, type Program, shell, start } from './processes.ts';
 
 const OLD = lines('old');

@@ -94,12 +94,7 @@ test('an XFS made without reflinks is refused, with the way to make one with the
   assert.deepEqual(readdirSync(folder), [], 'no store is left');
   assert.equal((await sharedext('mount', folder, mountpoint, '-o', 'nosharedext')).status, 0);
   assert.equal((await sharedext('umount', mountpoint)).status, 0);
-  execFileSync('sh', [
-    '-c',
-    'for i in 1 2 3 4 5 6 7 8 9; do umount "$1" && exit; sleep 0.5; done; exit 1',
-    'sh',
-    folder,
-  ]);
+  execFileSync('umount', [folder]);
 });
 
 test('an unknown option is refused, and the known ones are named', async () => {

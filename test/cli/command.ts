@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type MountEntry, mounts } from '../../src/sys/mounts.ts';
+import { until } from '../support/wait.ts';
 
 export const PROGRAM: string = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const TIMEOUT_MS = 30_000;
@@ -54,14 +55,6 @@ export function daemonsOf(word: string): number[] {
       }
     })
     .map(Number);
-}
-
-export async function until(what: string, holds: () => boolean, timeoutMs = 10_000): Promise<void> {
-  const deadline = Date.now() + timeoutMs;
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`Waited ${timeoutMs} ms in vain until ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 /** Waits until nothing of a mount is left: no mount, no daemon, no store, no socket, no log. */

@@ -9,7 +9,8 @@ import { after, afterEach, test } from 'node:test';
 import { packageRoot } from '../../src/cli/package.ts';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { makeLoopFilesystem } from '../support/loopfs.ts';
-import { daemonsOf, directory, mountAt, PROGRAM, run, sharedext, until, untilGone } from './command.ts';
+import { until } from '../support/wait.ts';
+import { daemonsOf, directory, mountAt, PROGRAM, run, sharedext, untilGone } from './command.ts';
 
 const btrfs = makeLoopFilesystem('btrfs');
 const source = directory(btrfs.dir, 'source');

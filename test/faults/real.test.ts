@@ -7,9 +7,10 @@ import { existsSync, mkdirSync, readFileSync, rmdirSync, truncateSync, writeFile
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { onFilesystem, pause, run, writeData } from '../mount/clones.ts';
+import { onFilesystem, run, writeData } from '../mount/clones.ts';
 import { remount } from '../support/loopfs.ts';
 import { mountSharedext } from '../support/server.ts';
+import { pause } from '../support/wait.ts';
 
 const LOAD = fileURLToPath(new URL('../takeover/load-child.js', import.meta.url));
 const STEPS = 3000;

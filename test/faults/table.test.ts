@@ -12,11 +12,12 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { onFilesystem, pause, run, writeData } from '../mount/clones.ts';
+import { onFilesystem, run, writeData } from '../mount/clones.ts';
 import { canInject, type Fault, startInjector } from '../support/injector.ts';
 import type { LoopFilesystem } from '../support/loopfs.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
 import { type CallName, isCallName, systemCalls } from '../support/syscalls.ts';
+import { pause } from '../support/wait.ts';
 
 const LOAD = fileURLToPath(new URL('../takeover/load-child.js', import.meta.url));
 const STEPS = 200;

@@ -228,6 +228,8 @@ export const MOUNT_FD = 3;
 /** Backing files, each of which holds its inode as the kernel does. */
 export class FakeBacking implements Registration {
   readonly ids = new Map<number, Inode>();
+  /** Inodes that were registered so that writes take set-user-ID and set-group-ID away, and those that weren't, at their last time. */
+  readonly guarded = new Map<Inode, boolean>();
   limit = Number.POSITIVE_INFINITY;
   closed = 0;
   readonly #kernel: FakeKernel;
@@ -237,13 +239,14 @@ export class FakeBacking implements Registration {
     this.#kernel = kernel;
   }
 
-  open(fd: number): number {
+  open(fd: number, guarded = false): number {
     if (this.#kernel.fails('backing.open')) return -this.#kernel.failWith;
     if (this.ids.size >= this.limit) return -EMFILE;
     const inode = this.#kernel.inodeOf(fd);
     if (inode === undefined || (inode.mode & c.S_IFMT) !== c.S_IFREG) return -EBADF;
     const id = this.#next++;
     this.ids.set(id, inode);
+    this.guarded.set(inode, guarded);
     inode.refs++;
     return id;
   }

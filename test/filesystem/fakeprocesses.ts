@@ -1,6 +1,6 @@
 /** Processes of one thread each, with their descriptors, as far as locks ask for them. */
 
-import type { Asked, InodeNumber, Processes } from '../../src/filesystem/locks/processes.ts';
+import type { Asked, Processes } from '../../src/filesystem/locks/processes.ts';
 
 /** All descriptors were opened by this one. */
 const MOUNT = 28;
@@ -20,13 +20,13 @@ export class FakeProcesses implements Processes {
     return { kind: this.descriptions.has(thread) ? 'description' : 'process', mount: MOUNT };
   }
 
-  descriptorsOn(thread: number, mount: number, inode: InodeNumber): number[] {
+  descriptorsOn(thread: number, mount: number, inode: bigint): number[] {
     if (mount !== MOUNT) return [];
-    return [...(this.open.get(thread) ?? [])].filter(([, ino]) => ino === inode.low).map(([fd]) => fd);
+    return [...(this.open.get(thread) ?? [])].filter(([, ino]) => BigInt(ino) === inode).map(([fd]) => fd);
   }
 
-  areOn(thread: number, descriptors: readonly number[], mount: number, inode: InodeNumber): boolean {
-    return mount === MOUNT && descriptors.every((fd) => this.open.get(thread)?.get(fd) === inode.low);
+  areOn(thread: number, descriptors: readonly number[], mount: number, inode: bigint): boolean {
+    return mount === MOUNT && descriptors.every((fd) => BigInt(this.open.get(thread)?.get(fd) ?? -1) === inode);
   }
 
   threadsOf(process: number): number[] {

@@ -342,6 +342,32 @@ test('a change in the same tick as the look is not missed, however long the clon
   m.end();
 });
 
+test('what is decided after a wait is decided by the file itself, whatever was looked at meanwhile', async () => {
+  for (const uid of [0, 1000]) {
+    const m = makeMounted();
+    const { a } = withClones(m);
+    a.uid = uid;
+    const other = m.kernel.add(m.root, 'other', REGULAR, 'of somebody else');
+    other.uid = 1000 - uid;
+    m.settle();
+    m.mappings.slow = true;
+    const { nodeid } = m.lookup('a');
+    m.send('OPEN', nodeid, [pack(s.fuse_open_in, { flags: c.O_RDONLY })]);
+    m.open(m.lookup('other').nodeid, c.O_RDONLY);
+    assert.equal(m.backing.guarded.get(other), uid === 0);
+    m.kernel.failAfter = 0;
+    m.mappings.finish();
+    await new Promise(setImmediate);
+    const [reply] = m.device.take();
+    assert.ok(reply !== undefined);
+    m.opened(reply, nodeid, c.O_RDONLY, 0);
+    assert.equal(m.kernel.failed, 'clone');
+    assert.equal(reason(m, 'clone-failed'), 1);
+    assert.equal(m.backing.guarded.get(a), uid !== 0, 'users may write to it');
+    m.end();
+  }
+});
+
 test('an open that waited is answered and leaks nothing when the one before it failed', async () => {
   const m = makeMounted();
   withClones(m);

@@ -11,7 +11,8 @@ import { test } from 'node:test';
 import { asUser, root, stopUsers } from '../support/asuser.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { onFilesystem, pause, settled, writeData } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { onFilesystem, settled, writeData } from './clones.ts';
 
 const BYTES = 256 * 1024;
 const OTHERS = 7;

@@ -7,15 +7,12 @@ import { join } from 'node:path';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { type FilesystemKind, type LoopFilesystem, makeLoopFilesystem, sectorsRead } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
+import { pause } from '../support/wait.ts';
 
 export const PAGE_BYTES = 4096;
 const COMMAND_TIMEOUT_MS = 120_000;
-/** A ctime younger than this proves nothing (routes.ts), so nothing is shared before. */
+/** A ctime younger than this proves nothing (routes/choose.ts), so nothing is shared before. */
 const CTIME_MS = 70;
-
-export function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
 
 /** Runs a command in a child, while the event loop goes on. */
 export function run(command: string, ...args: readonly string[]): Promise<string> {

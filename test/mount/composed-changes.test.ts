@@ -8,7 +8,8 @@ import { canInject, startInjector } from '../support/injector.ts';
 import type { FilesystemKind, LoopFilesystem } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { dropPages, onFilesystem, pause, run, settled, startWaiting, storeFiles, writeData } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { dropPages, onFilesystem, run, settled, startWaiting, storeFiles, writeData } from './clones.ts';
 
 const MIB = 1 << 20;
 const BLOCK = 4096;

@@ -11,17 +11,8 @@ import { test } from 'node:test';
 import type { FilesystemKind } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import {
-  dropPages,
-  onFilesystem,
-  PAGE_BYTES,
-  pause,
-  residentPages,
-  run,
-  settled,
-  storeFiles,
-  writeData,
-} from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { dropPages, onFilesystem, PAGE_BYTES, residentPages, run, settled, storeFiles, writeData } from './clones.ts';
 import { Random } from './random.ts';
 
 const MIB = 1 << 20;

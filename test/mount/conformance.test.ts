@@ -21,7 +21,7 @@ const beyondAnyServer = [
   'flags: statx shows immutable and append-only',
 ];
 
-/** The same, where the mount is idmapped: the kernel tells neither the caller's groups as the idmap has them, nor the idmap. */
+/** The same, where the mount is idmapped: the kernel tells neither the caller's ids as the idmap has them, nor the idmap. */
 const beyondWhereIdmapped = [
   'changes of content: a write by a member',
   'changes of content: a truncation by name by a member',
@@ -32,6 +32,7 @@ const beyondWhereIdmapped = [
 beyondWhereIdmapped.push(
   'privileges: set-group-ID without permission to run for the group stays on a change by a member',
   'privileges: where set-user-ID goes with a member’s change, set-group-ID without permission to run for the group stays',
+  'privileges: a change of owner that leaves both ids takes set-user-ID and set-group-ID all the same',
 );
 
 /** Features that a FUSE mount lacks, beside those that its source lacks. */

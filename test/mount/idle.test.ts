@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { onFilesystem, pause } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { onFilesystem } from './clones.ts';
 
 after(() => assertNothingLeft());
 

@@ -1,12 +1,15 @@
 /** What the users of a mount see when a file leaves the shared route, and which files are never on it. */
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { onFilesystem, pause, run, settled } from './clones.ts';
+import { pause, until } from '../support/wait.ts';
+import { onFilesystem, run, settled } from './clones.ts';
 
 const SHARED = 20_000;
 
@@ -85,6 +88,34 @@ for (const kind of ['btrfs', 'xfs'] as const) {
       });
       const { broken } = await server.status();
       assert.equal(broken, 1);
+      await server.umount();
+    }));
+
+  test(`on ${kind}, it is said once who is left behind, and of nobody else, whatever names there are`, () =>
+    onFilesystem(kind, 512, async (filesystem) => {
+      const source = filesystem.dir;
+      const name = 'a\nsharedext: error: mount: \x1b[2Jforged';
+      await makeClones(source, name, Buffer.alloc(SHARED, 'old'));
+      const server = await mountSharedext(source, join(filesystem.folder, 'shared'), 'settle=0');
+      const elsewhere = join(filesystem.folder, name);
+      writeFileSync(elsewhere, '');
+      const holders = [join(server.mountpoint, name), join(source, name), elsewhere].map((path) => {
+        const fd = posix.open(path, posix.O_RDONLY);
+        const holder = spawn('sleep', ['600'], { stdio: ['ignore', fd, fd] });
+        posix.close(fd);
+        return holder;
+      });
+      try {
+        for (let times = 0; times < 2; times++) {
+          posix.close(posix.open(join(server.mountpoint, name), posix.O_WRONLY));
+        }
+        const said = `${server.mountpoint}/a\\x0asharedext: error: mount: \\x1b[2Jforged was opened for writing while it was shared: sleep (${holders[0]?.pid}) keep what they opened`;
+        await until('it is said', () => server.stderr().includes(said));
+        assert.equal(server.stderr().split('\n').length, 2, server.stderr());
+      } finally {
+        for (const holder of holders) holder.kill();
+        await Promise.all(holders.map((holder) => holder.exitCode ?? holder.signalCode ?? once(holder, 'exit')));
+      }
       await server.umount();
     }));
 

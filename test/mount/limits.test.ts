@@ -8,7 +8,8 @@ import { assertNothingLeft } from '../support/leaks.ts';
 import type { FilesystemKind } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { onFilesystem, pause, run } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { onFilesystem, run } from './clones.ts';
 
 after(() => assertNothingLeft());
 

@@ -11,7 +11,8 @@ import { sharedext } from '../cli/command.ts';
 import { OtherProcess, root } from '../support/asuser.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { onFilesystem, pause, settled, writeData } from './clones.ts';
+import { until } from '../support/wait.ts';
+import { onFilesystem, settled, writeData } from './clones.ts';
 
 const { O_RDONLY, O_RDWR, O_WRONLY, O_TRUNC, O_CREAT, LOCK_SH, LOCK_EX, LOCK_NB, F_RDLCK, F_WRLCK } = posix;
 const BYTES = 128 * 1024;
@@ -163,7 +164,7 @@ test('locks and those who wait for them outlive the server', () =>
       const own = posix.open(two, O_RDWR);
       const ownOne = posix.open(one, O_RDWR);
       const check = async (): Promise<void> => {
-        await until(async () => (await server.status()).locks.waiters === 2);
+        await until('two wait', async () => (await server.status()).locks.waiters === 2);
         assert.ok(refused(() => posix.flock(ownOne, LOCK_EX | LOCK_NB)));
         assert.ok(refused(() => posix.lockDescription(ownOne, F_WRLCK, 9, 1)));
         assert.ok(refused(() => posix.lockRecord(own, F_WRLCK, 14, 1)));
@@ -175,7 +176,11 @@ test('locks and those who wait for them outlive the server', () =>
       for (let takeover = 1; takeover <= 3; takeover++) {
         if (takeover === 2) await sharedext('restart', server.mountpoint);
         else process.kill((await server.status()).pid, 'SIGKILL');
-        await until(async () => (await server.status()).takeovers === takeover);
+        // Between two servers nobody answers.
+        await until(
+          'another serves',
+          async () => (await server.status().catch(() => undefined))?.takeovers === takeover,
+        );
         await check();
       }
       // A waiter that is killed is gone, and a holder whose close nobody tells of is found out by the new server.
@@ -191,15 +196,5 @@ test('locks and those who wait for them outlive the server', () =>
     } finally {
       await Promise.all(others.map((other) => other.stop()));
     }
-    await until(async () => (await server.status()).locks.count === 0);
+    await until('no lock is left', async () => (await server.status()).locks.count === 0);
   }));
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 15_000;
-  for (;;) {
-    // Between two servers nobody answers.
-    if (await condition().catch(() => false)) return;
-    assert.ok(Date.now() < deadline, `it is so after a while: ${condition}`);
-    await pause(20);
-  }
-}

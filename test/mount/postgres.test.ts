@@ -9,7 +9,8 @@ import { chownSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { mountSharedext } from '../support/server.ts';
-import { dropPages, onFilesystem, PAGE_BYTES, pause, residentPages, run, storeFiles } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { dropPages, onFilesystem, PAGE_BYTES, residentPages, run, storeFiles } from './clones.ts';
 
 const SCALE = process.env['SHAREDEXT_POSTGRES_SCALE'] ?? '80';
 const SECONDS = process.env['SHAREDEXT_POSTGRES_SECONDS'] ?? '20';

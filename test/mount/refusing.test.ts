@@ -8,7 +8,8 @@ import { test } from 'node:test';
 import type { FilesystemKind } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
-import { onFilesystem, pause, settled, storeFiles, writeData } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { onFilesystem, settled, storeFiles, writeData } from './clones.ts';
 
 const BYTES = 64 * 1024;
 

@@ -12,7 +12,8 @@ import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { mountSharedext, type Status } from '../support/server.ts';
-import { onFilesystem, pause, writeData } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { onFilesystem, writeData } from './clones.ts';
 
 const SECONDS = Number(process.env['SHAREDEXT_SOAK_SECONDS'] ?? 8);
 const SAMPLES = 12;

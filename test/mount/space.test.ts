@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import * as posix from '../support/posix.ts';
 import { mountSharedext } from '../support/server.ts';
-import { onFilesystem, pause, readFiles, settled, storeFiles, writeData } from './clones.ts';
+import { pause } from '../support/wait.ts';
+import { onFilesystem, readFiles, settled, storeFiles, writeData } from './clones.ts';
 
 const MIB = 1 << 20;
 

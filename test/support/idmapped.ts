@@ -5,7 +5,6 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, readlinkSync, writeFileSync } from 'node:fs';
-import { setTimeout as pause } from 'node:timers/promises';
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -17,6 +16,7 @@ import {
 import { setU64 } from '../../src/base/struct.ts';
 import * as libc from '../../src/sys/libc.ts';
 import { check, nameAddress, scratch, structAddress, structAt } from './scratch.ts';
+import { pause } from './wait.ts';
 
 /** Ids from `inside` on, as the filesystem has them, show as those from `outside` on. */
 export interface IdRange {

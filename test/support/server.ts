@@ -10,6 +10,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { pause } from './wait.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 /** Nothing here takes a tenth of these. */
@@ -112,10 +113,6 @@ function fuseMounts(): MountLine[] {
     });
   }
   return lines;
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** Runs a command in a child and gives it up after a while; the promise rejects when it fails. */

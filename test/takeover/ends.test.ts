@@ -8,10 +8,11 @@ import { after, before, test } from 'node:test';
 import { journalBytes } from '../../src/base/journal.ts';
 import { PAIRS } from '../../src/daemon/state.ts';
 import { sharedext } from '../cli/command.ts';
-import { pause, run, writeData } from '../mount/clones.ts';
+import { run, writeData } from '../mount/clones.ts';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { type LoopFilesystem, makeLoopFilesystem } from '../support/loopfs.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
+import { pause, until } from '../support/wait.ts';
 
 const DISK_BYTES = 8 << 20;
 const TIMEOUT_MS = 20_000;
@@ -51,14 +52,6 @@ after(async () => {
   filesystem.dispose();
   await assertNothingLeft();
 });
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + TIMEOUT_MS;
-  while (!(await condition())) {
-    assert.ok(Date.now() < deadline, what);
-    await pause(10);
-  }
-}
 
 function serverOf(supervisor: number): number {
   try {

@@ -13,22 +13,14 @@ import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { sharedext } from '../cli/command.ts';
-import { onFilesystem, pause } from '../mount/clones.ts';
+import { onFilesystem } from '../mount/clones.ts';
 import { alice, asUser, type OtherProcess, stopUsers } from '../support/asuser.ts';
 import * as posix from '../support/posix.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
+import { pause, until } from '../support/wait.ts';
 
 const PINS = Number(process.env['SHAREDEXT_PINS'] ?? 10_000);
 const BYSTANDERS = 3000;
-const TIMEOUT_MS = 60_000;
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + TIMEOUT_MS;
-  while (!(await condition())) {
-    assert.ok(Date.now() < deadline, what);
-    await pause(20);
-  }
-}
 
 /** What a server says whose predecessor was killed before all was handed over. */
 const LOST = /^sharedext: warning: takeover: \d+ removed files and directories in use are lost: ESTALE\n/gm;

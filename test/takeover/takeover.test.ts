@@ -12,11 +12,12 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { pause, run, writeData } from '../mount/clones.ts';
+import { run, writeData } from '../mount/clones.ts';
 import { Random } from '../mount/random.ts';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { makeLoopFilesystem } from '../support/loopfs.ts';
 import { type MountedServer, mountSharedext } from '../support/server.ts';
+import { pause, until } from '../support/wait.ts';
 
 const LOAD = fileURLToPath(new URL('./load-child.js', import.meta.url));
 const KILLS = Number(process.env['SHAREDEXT_KILLS'] ?? 12);
@@ -153,12 +154,12 @@ for (const kind of ['btrfs', 'xfs'] as const) {
       assert.equal(status.takeovers, waits.length);
       assert.equal(status.bugs, 0);
       // What is left open and known when nobody uses the mount any more.
-      await until(async () => (await server.status()).open.inodes === 0, 'no file stays open');
+      await until('no file stays open', async () => (await server.status()).open.inodes === 0);
       const after = await server.status();
       assert.equal(after.descriptors.handles, 0);
       assert.equal(after.backing.count, 0);
       execFileSync('sh', ['-c', 'echo 2 > /proc/sys/vm/drop_caches']);
-      await until(async () => (await server.status()).nodes.count <= 1, 'no node is left');
+      await until('no node is left', async () => (await server.status()).nodes.count <= 1);
       await server.umount();
       assert.equal(await treeOf(source), await treeOf(bare));
       waits.sort((a, b) => a - b);
@@ -173,12 +174,4 @@ for (const kind of ['btrfs', 'xfs'] as const) {
     }
     await assertNothingLeft();
   });
-}
-
-async function until(condition: () => Promise<boolean>, what: string): Promise<void> {
-  const deadline = Date.now() + 10_000;
-  while (!(await condition())) {
-    assert.ok(Date.now() < deadline, what);
-    await pause(50);
-  }
 }

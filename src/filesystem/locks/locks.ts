@@ -18,10 +18,10 @@
 import { EAGAIN, EDEADLK, EINTR, ENOLCK } from '../../base/errno.ts';
 import { F_UNLCK } from '../../base/linux.ts';
 import { Parked } from '../../fuse/server/parked.ts';
-import { foldInode, handleInode, handleSubvolume } from '../handles.ts';
+import { inodeName, shownInode } from '../handles.ts';
 import type { NodeTable } from '../nodes.ts';
 import { type Conflict, FileLocks, isCircle, Owner, type Wanted } from './filelocks.ts';
-import type { InodeNumber, Processes } from './processes.ts';
+import type { Processes } from './processes.ts';
 import type { LockType } from './ranges.ts';
 import { type LockRows, TWO_TO_32 } from './rows.ts';
 
@@ -374,16 +374,12 @@ export class Locks {
   /** Both nodes of a file have its handle. */
   #keyOf(slot: number): string {
     const { nodes } = this.#options;
-    const { view } = nodes.memory;
-    const at = nodes.handleOffset(slot);
-    return `${handleInode(view, at)}:${handleSubvolume(view, at)}`;
+    return inodeName(nodes.memory.view, nodes.handleOffset(slot));
   }
 
-  #inodeOf(slot: number): InodeNumber {
+  #inodeOf(slot: number): bigint {
     const { nodes, ownSubvolume } = this.#options;
-    const { view } = nodes.memory;
-    const at = nodes.handleOffset(slot);
-    return foldInode(handleInode(view, at), handleSubvolume(view, at), ownSubvolume);
+    return shownInode(nodes.memory.view, nodes.handleOffset(slot), ownSubvolume);
   }
 
   /** What an earlier server has left. */

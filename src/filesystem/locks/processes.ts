@@ -2,12 +2,6 @@
 
 import type { OwnerKind } from './filelocks.ts';
 
-/** An inode of the mount, by the two words of the number that it shows. */
-export interface InodeNumber {
-  readonly low: number;
-  readonly high: number;
-}
-
 export interface Asked {
   readonly kind: Exclude<OwnerKind, 'flock'>;
   /** The kernel's number of the mount (mnt_id of proc_pid_fdinfo(5)). */
@@ -20,10 +14,10 @@ export interface Processes {
    * found out. And the mount by which the descriptor that it locks through was opened.
    */
   asksFor(thread: number): Asked | 'running' | undefined;
-  /** The thread's descriptors that lead to the inode by this mount. */
-  descriptorsOn(thread: number, mount: number, inode: InodeNumber): number[];
+  /** The thread's descriptors that lead by this mount to the inode that shows this number. */
+  descriptorsOn(thread: number, mount: number, inode: bigint): number[];
   /** Whether all these descriptors of the thread lead to the inode by this mount. */
-  areOn(thread: number, descriptors: readonly number[], mount: number, inode: InodeNumber): boolean;
+  areOn(thread: number, descriptors: readonly number[], mount: number, inode: bigint): boolean;
   /** The threads of a process; none when it is gone. */
   threadsOf(process: number): number[];
 }

@@ -16,7 +16,7 @@ import type { SharedFile } from '../../mappings/content.ts';
 import { isProgram } from '../../mappings/kinds.ts';
 import type { SourceCalls } from '../calls.ts';
 import { type Domains, NO_DOMAIN } from '../domains.ts';
-import { handleInode, handleSubvolume } from '../handles.ts';
+import { inodeName } from '../handles.ts';
 import type { NodeTable } from '../nodes.ts';
 import { WRITTEN_TICK_MS } from '../nodestate.ts';
 import { SCRATCH } from '../scratch.ts';
@@ -136,6 +136,7 @@ const REMEMBERED = 1024;
 export class Chooser {
   readonly reasons = new Map<string, number>();
   readonly #o: ChooserOptions;
+  /** Of the file that is being decided on: read anew behind every wait. */
   readonly #stat: Stat;
   /** Files whose clone is being made, or that are being flushed: other opens of the node wait for the outcome. */
   readonly #pending = new Map<number, Promise<unknown>>();
@@ -199,17 +200,16 @@ export class Chooser {
   choose(slot: number, fd: number): Choice | Promise<Choice> {
     const { calls, nodes, mappings, settleMs, now, writable } = this.#o;
     const stat = this.#stat;
-    const read = stat.read(calls, fd);
-    if (read < 0) return ownChoice(false, true);
-    if (mappings === undefined) return this.own('nosharedext');
+    if (stat.read(calls, fd) < 0) return this.#unknown();
+    if (mappings === undefined) return this.#own('nosharedext');
     const { size } = stat;
-    if (size === 0) return this.own('empty');
+    if (size === 0) return this.#own('empty');
     const forbidden = this.#forbidden(fd);
-    if (forbidden !== undefined) return this.own(forbidden);
+    if (forbidden !== undefined) return this.#own(forbidden);
     if (writable && this.isLive(slot)) return this.#compose(slot, fd, size, 'live');
     // A map that outlived its descriptor, and stores through which move no time while its pages are dirty.
     if (nodes.mayBeMapped(slot)) {
-      if (isWrittenElsewhere(calls, fd)) return this.own('written-elsewhere');
+      if (isWrittenElsewhere(calls, fd)) return this.#own('written-elsewhere');
       nodes.setMapped(slot, false);
     }
     if (this.#sinceWrittenMs(slot) < settleMs) return this.#compose(slot, fd, size, 'recent');
@@ -223,21 +223,21 @@ export class Chooser {
     const age = now() - (ctime * 1000 + ctimensec / 1e6);
     if (age >= 0 && age < CTIME_GRANULARITY_MS) return this.#compose(slot, fd, size, 'recent');
     const domain = this.#o.domains.of(slot, stat.uid);
-    if (domain === NO_DOMAIN) return this.own('domain');
+    if (domain === NO_DOMAIN) return this.#own('domain');
     // A direct write moves ctime when it begins and the extents when it ends: none may be on its way.
-    if (isWrittenElsewhere(calls, fd)) return this.own('written-elsewhere');
+    if (isWrittenElsewhere(calls, fd)) return this.#own('written-elsewhere');
     const file = { fd, size, inode: stat.inode, domain, uid: stat.uid, node: slot, sinceModifiedMs };
     const found = mappings.share(file, this.#o.dropPages);
     const decided = (outcome: number | string): Choice | Promise<Choice> =>
       typeof outcome === 'number'
         ? this.#settle(slot, fd, outcome, ctime, ctimensec)
         : this.#refused(slot, fd, size, outcome);
-    return found instanceof Promise ? this.#wait(slot, found.then(decided)) : decided(found);
+    return found instanceof Promise ? this.#wait(slot, fd, found, decided) : decided(found);
   }
 
   /** Where a large file that is to be opened for writing is read from. `fd` is open for reading. */
   chooseForWriting(slot: number, fd: number): Choice | Promise<Choice> {
-    this.#stat.read(this.#o.calls, fd);
+    if (this.#stat.read(this.#o.calls, fd) < 0) return this.#unknown();
     return this.#compose(slot, fd, Number.POSITIVE_INFINITY, 'writing');
   }
 
@@ -286,8 +286,8 @@ export class Chooser {
     return true;
   }
 
-  /** The own route, for the reason that is given, for the file that was looked at last. */
-  own(reason: string): Choice {
+  /** The own route, for the reason that is given, for the file that `#stat` is of. */
+  #own(reason: string): Choice {
     this.count(reason);
     return ownChoice(LASTING.has(reason), isGuarded(this.#stat));
   }
@@ -316,19 +316,28 @@ export class Chooser {
   /** The composed route if the file may take it, and otherwise its own, for the reason that kept it from being shared. */
   #compose(slot: number, fd: number, size: number, reason: string): Choice | Promise<Choice> {
     const { composing, domains } = this.#o;
-    if (composing === undefined || !composing.fits(size)) return this.own(reason);
+    if (composing === undefined || !composing.fits(size)) return this.#own(reason);
     const domain = domains.of(slot, this.#stat.uid);
-    if (domain === NO_DOMAIN) return this.own('domain');
+    if (domain === NO_DOMAIN) return this.#own('domain');
     const decided = (outcome: ComposedOpen | ComposedRefusal): Choice => {
       if (typeof outcome !== 'string') return { route: 'composed', open: outcome };
-      return this.own(outcome === 'unshared' ? reason : outcome);
+      return this.#own(outcome === 'unshared' ? reason : outcome);
     };
     // A file that is shared as a whole needn't be composed only because it is young.
     const outcome = composing.decide(fd, reason !== 'recent', domain);
-    return outcome instanceof Promise ? this.#wait(slot, outcome.then(decided)) : decided(outcome);
+    return outcome instanceof Promise ? this.#wait(slot, fd, outcome, decided) : decided(outcome);
   }
 
-  #wait(slot: number, choice: Promise<Choice>): Promise<Choice> {
+  /** Goes on with a file when a wait is over: others were looked at meanwhile, and it may have changed. */
+  #wait<T>(
+    slot: number,
+    fd: number,
+    wait: Promise<T>,
+    decided: (outcome: T) => Choice | Promise<Choice>,
+  ): Promise<Choice> {
+    const choice = wait.then((outcome) =>
+      this.#stat.read(this.#o.calls, fd) < 0 ? this.#unknown() : decided(outcome),
+    );
     const settled = choice.finally(() => {
       if (this.#pending.get(slot) === settled) this.#pending.delete(slot);
     });
@@ -336,12 +345,16 @@ export class Chooser {
     return settled;
   }
 
+  /** The own route for a file whose attributes can't be had. */
+  #unknown(): Choice {
+    this.count('changing');
+    return ownChoice(false, true);
+  }
+
   /** A file's name here: both its nodes have its handle. */
   #nameOf(slot: number): string {
     const { nodes } = this.#o;
-    const { view } = nodes.memory;
-    const at = nodes.handleOffset(slot);
-    return `${handleInode(view, at)}:${handleSubvolume(view, at)}`;
+    return inodeName(nodes.memory.view, nodes.handleOffset(slot));
   }
 
   #sinceWrittenMs(slot: number): number {
@@ -355,11 +368,10 @@ export class Chooser {
   #settle(slot: number, fd: number, mapping: number, ctime: number, ctimensec: number): Choice {
     const { calls, mappings, nodes } = this.#o;
     const stat = this.#stat;
-    const read = stat.read(calls, fd);
-    if (mappings === undefined || !nodes.has(slot)) return this.own('changing');
-    const same =
-      read >= 0 && stat.ctime === ctime && stat.ctimensec === ctimensec && stat.size === mappings.size(mapping);
-    if (!same) return this.own('changing');
+    if (stat.read(calls, fd) < 0) return this.#unknown();
+    if (mappings === undefined || !nodes.has(slot)) return this.#own('changing');
+    const same = stat.ctime === ctime && stat.ctimensec === ctimensec && stat.size === mappings.size(mapping);
+    if (!same) return this.#own('changing');
     nodes.setVerdict(slot, mapping, mappings.generation(mapping), ctime, ctimensec);
     return { route: 'shared', mapping };
   }

@@ -46,10 +46,14 @@ export function composedRoute(o: ComposedOptions): Route {
     // Pages of maps are the FUSE inode's own.
     storesUnseen: false,
     holdsFile: false,
-    opened(row, fd, flags) {
-      prepareDescriptor(calls, fd, flags);
-      composing.opened(row, fd);
+    prepare(fd, flags) {
+      // Pages of a map have their place, which a descriptor that appends would not write to (pwrite(2), BUGS). An append-only
+      // file doesn't let go of the flag, and is only ever appended to.
+      if ((flags & c.O_APPEND) !== 0) calls.fcntl(fd, c.F_SETFL, (flags & c.O_NOATIME) | c.O_NONBLOCK);
+      // The kernel's readahead would read the shared ranges between private ones into the file's own pages.
+      calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_RANDOM);
     },
+    opened: (row, fd) => composing.opened(row, fd),
     closed: (_, row) => composing.closed(row),
     change: (row, fd, from, to) => composing.change(row, fd, from, to),
     visibleSize: (_, size) => size,
@@ -60,13 +64,4 @@ export function composedRoute(o: ComposedOptions): Route {
       composing.adopt(row, fd, known ? domains.of(slot, stat.uid) : NO_DOMAIN);
     },
   };
-}
-
-/** Makes a descriptor fit for reads and writes at the places that requests name. */
-export function prepareDescriptor(calls: Pick<SourceCalls, 'fcntl' | 'posixFadvise'>, fd: number, flags: number): void {
-  // Pages of a map have their place, which a descriptor that appends would not write to (pwrite(2), BUGS). An append-only
-  // file doesn't let go of the flag, and is only ever appended to.
-  if ((flags & c.O_APPEND) !== 0) calls.fcntl(fd, c.F_SETFL, (flags & c.O_NOATIME) | c.O_NONBLOCK);
-  // The kernel's readahead would read the shared ranges between private ones into the file's own pages.
-  calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_RANDOM);
 }

@@ -88,7 +88,7 @@ export class Leaving {
     return -ESTALE;
   }
 
-  /** The last open of a node on the shared route is gone. */
+  /** The last open of a node is gone: writers who wait for its readers go on. */
   closed(slot: number): void {
     const waiting = this.#waiting.get(slot);
     if (waiting === undefined) return;

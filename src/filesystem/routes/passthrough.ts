@@ -27,6 +27,7 @@ export function ownRoute({ calls, nodes, opens, backing, mountFd }: OwnOptions):
     io: undefined,
     storesUnseen: true,
     holdsFile: true,
+    prepare() {},
     opened() {},
     closed(slot, row) {
       const backingId = opens.backingId(row);
@@ -58,6 +59,7 @@ export function sharedRoute(opens: OpenTable, mappings: Pick<SharedMappings, 're
     io: undefined,
     storesUnseen: true,
     holdsFile: false,
+    prepare() {},
     opened() {},
     closed(_, row) {
       mappings.release(opens.mapping(row));

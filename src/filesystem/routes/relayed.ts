@@ -21,6 +21,7 @@ export function relayedRoute(calls: Pick<SourceCalls, 'openByHandleAt'>, nodes: 
     io: relayed,
     storesUnseen: true,
     holdsFile: false,
+    prepare() {},
     opened() {},
     closed() {},
     change: () => NO_CHANGE,

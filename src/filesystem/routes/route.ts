@@ -1,6 +1,6 @@
 /**
  * What a route is: the way on which the bytes of an open file are reached. An inode has one route while it is open anywhere,
- * by a rule of the kernel; `choose.ts` says which. Nobody asks which route a file has: what differs between them is here.
+ * by a rule of the kernel; `choose.ts` says which. What differs between routes is here, so that hardly anybody asks which one a file has.
  *
  *     own        the kernel reads, writes and maps the file itself (passthrough)
  *     shared     the kernel reads and maps a clone that many files have in common (passthrough); never written
@@ -38,8 +38,10 @@ export interface Route {
   readonly storesUnseen: boolean;
   /** Whether the kernel holds the file itself open, as a backing file, so that it outlives its last name without us. */
   readonly holdsFile: boolean;
+  /** Makes a descriptor of ours, which was opened with the caller's flags, fit for the requests that it will serve. */
+  prepare(fd: number, flags: number): void;
   /** There is one more open, through this descriptor of ours. */
-  opened(row: number, fd: number, flags: number): void;
+  opened(row: number, fd: number): void;
   /** The last open is gone. */
   closed(slot: number, row: number): void;
   /**

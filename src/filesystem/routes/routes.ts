@@ -133,7 +133,7 @@ export class Routes {
     route.closed(slot, row);
     opens.free(row);
     nodes.setOpenRow(slot, -1);
-    if (route.name === 'shared') this.leaving?.closed(slot);
+    this.leaving?.closed(slot);
   }
 
   /** A name went away or content was replaced, and with it perhaps the last use of a mapping's extents by a file. */

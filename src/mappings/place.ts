@@ -220,6 +220,8 @@ function keepOutOfBackups(calls: k.PlaceCalls, scratch: Memory, storeFd: number)
   putString(scratch, SECOND, '');
   if (calls.pwrite(fd, address + LARGE, TAG.length, 0) === TAG.length && calls.fsync(fd) >= 0) {
     calls.linkat(fd, address + SECOND, storeFd, address, c.AT_EMPTY_PATH);
+    // Nobody but a backup reads it.
+    calls.posixFadvise(fd, 0, 0, c.POSIX_FADV_DONTNEED);
   }
   calls.close(fd);
 }

@@ -138,7 +138,7 @@ test('a mount of sharedext is looked at where its pages are, with what sharing s
       readFileSync(join(source, 'clone1'));
       assert.ok(report(mounted).bytes.duplicate > 0);
       // The source on the way is counted once.
-      assert.equal(report('-x', mounted, source).files.seen, report(mounted).files.seen);
+      assert.equal(report('-x', mounted, source).files.seen, report('-x', mounted).files.seen);
       const text = execFileSync(process.execPath, [PROGRAM, 'report', mounted], { encoding: 'utf8' });
       assert.match(text, /is a mount of sharedext: looked at .*, which saves up to/);
     } finally {
@@ -168,7 +168,7 @@ test('a mount over its own source is looked through, too', () => {
         assert.deepEqual(mounts[0]?.folders.slice(0, 1), [source]);
         assert.ok(bytes.cached > 0 && bytes.cached <= MIB, `${bytes.cached} bytes in memory`);
         assert.equal(mounts[0]?.savedBytes, mounts[0]?.sharedBytes);
-        assert.equal(files.seen, 3);
+        assert.equal(files.seen, 4, 'two clones, the one in the store, and the tag of the store');
       }
       const one = report(join(source, 'sub/clone1'), '--group-by', 'directory');
       assert.equal(one.files.seen, 2);

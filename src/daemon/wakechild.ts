@@ -3,12 +3,13 @@
  * its generation.
  */
 
-import { AT_EMPTY_PATH, AT_FDCWD, FUSE_SUPER_MAGIC, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY } from '../base/linux.ts';
+import { AT_EMPTY_PATH, FUSE_SUPER_MAGIC, O_CLOEXEC, O_DIRECTORY, O_PATH, O_RDONLY } from '../base/linux.ts';
 import { putString } from '../base/memory.ts';
 import { WAKING_NAME } from '../filesystem/xattrs.ts';
 import { statx } from '../fuse/wire/structs.ts';
 import * as sys from '../sys/libc.ts';
 import { allocate } from '../sys/memory.ts';
+import { privateMount } from '../sys/mounts.ts';
 
 /** A handle of a FUSE inode (fs/fuse/inode.c: fuse_encode_fh): the node id's high and low word, and its generation. */
 const FILEID_INO64_GEN = 0x81;
@@ -32,12 +33,15 @@ function isMount(fd: number, minor: number): boolean {
 }
 
 function wake(mountpoint: string, minor: number, nodeid: number, generation: number): void {
-  putString(memory, NAME_AT, mountpoint);
-  const root = sys.openat(AT_FDCWD, address + NAME_AT, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-  if (root < 0) return;
-  if (isMount(root, minor)) wakeNode(root, nodeid, generation);
-  // Nobody is to find the mount busy for longer than this takes.
-  sys.close(root);
+  // Through a copy of the mount: nobody is to find the mount itself busy.
+  const tree = privateMount(mountpoint, memory);
+  if (tree < 0) return;
+  memory.bytes.fill(0);
+  if (!isMount(tree, minor)) return;
+  // open_by_handle_at(2) wants a descriptor that isn't O_PATH.
+  putString(memory, NAME_AT, '.');
+  const root = sys.openat(tree, address + NAME_AT, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (root >= 0) wakeNode(root, nodeid, generation);
 }
 
 function wakeNode(root: number, nodeid: number, generation: number): void {
@@ -52,7 +56,6 @@ function wakeNode(root: number, nodeid: number, generation: number): void {
   putString(memory, ATTRIBUTE_AT, WAKING_NAME);
   putString(memory, NAME_AT, `/proc/self/fd/${fd}`);
   sys.setxattr(address + NAME_AT, address + ATTRIBUTE_AT, address + EMPTY_AT, 0, 0);
-  sys.close(fd);
 }
 
 const [mountpoint = '', ...numbers] = process.argv.slice(2);

@@ -259,8 +259,7 @@ export async function mountSharedext(
     },
     async umount(said) {
       try {
-        // Who wakes the watchers of a file that left its readers behind has the mount open for a moment.
-        await run('umount', mountpoint).catch(() => run('sh', '-c', 'sleep 1; umount "$1"', 'sh', mountpoint));
+        await run('umount', mountpoint);
       } catch (error) {
         await run('umount', '--lazy', mountpoint);
         await endOf();

@@ -28,9 +28,9 @@ const MAGIC = 0x5e7ed387;
 
 /**
  * The most words that one step changes. The largest steps, of which `test/daemon/steps.test.ts` measures each: the end of a process
- * that held all 65,536 locks is some 17 words for each; a READDIRPLUS, which answers with what one getdents64 of 64 KiB brings, is
- * 2,730 new nodes at the most, of some 30 words each; 1,024 nodes forgotten are 10 words each; 64 mappings dropped, 20; all 4,096
- * registrations that are kept for a moment, one.
+ * that held all 65,536 locks is 15 words for each; a READDIRPLUS, which answers with what one getdents64 of 64 KiB brings, is
+ * 2,730 new nodes at the most, of some 20 words each; 1,024 nodes forgotten are some 8 words each; 64 mappings dropped, some 10;
+ * all 4,096 registrations that are kept for a moment, one.
  */
 export const PAIRS = 1 << 21;
 

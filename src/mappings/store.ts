@@ -437,7 +437,7 @@ export class MappingStore {
     return this.#rows.take();
   }
 
-  /** Drops up to `most` idle mappings, least recently used first; returns how many. Each changes some 20 words of the tables. */
+  /** Drops up to `most` idle mappings, least recently used first; returns how many. Each changes some 10 words of the tables. */
   dropIdle(most: number): number {
     let count = 0;
     for (; count < most && this.#rows.oldest !== NONE; count++) this.#drop(this.#rows.oldest);

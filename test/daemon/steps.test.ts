@@ -12,6 +12,9 @@ import { type Memory, memoryAt } from '../../src/base/memory.ts';
 import { PAIRS } from '../../src/daemon/state.ts';
 import { DOMAINS_WORDS, Domains } from '../../src/filesystem/domains.ts';
 import { FILEID_BTRFS_WITHOUT_PARENT } from '../../src/filesystem/handles.ts';
+import { Owner } from '../../src/filesystem/locks/filelocks.ts';
+import { Range } from '../../src/filesystem/locks/ranges.ts';
+import { LockRows, lockTableWords, MAX_LOCKS } from '../../src/filesystem/locks/rows.ts';
 import { NodeTable, nodeTableWords, ROOT } from '../../src/filesystem/nodes.ts';
 import { OpenTable, openTableWords } from '../../src/filesystem/opens.ts';
 import { ROUTES } from '../../src/filesystem/routes/route.ts';
@@ -24,12 +27,14 @@ interface Sizes {
   readonly nodes: number;
   readonly opens: number;
   readonly mappings: number;
+  readonly locks: number;
 }
 
-const SMALL: Sizes = { pairs: 5000, nodes: 48, opens: 24, mappings: 12 };
+const SMALL: Sizes = { pairs: 5000, nodes: 48, opens: 24, mappings: 12, locks: 10 };
 
-function bytesFor({ pairs, nodes, opens, mappings }: Sizes): number {
-  const words = nodeTableWords(nodes) + openTableWords(opens) + mappingRowsWords(mappings) + DOMAINS_WORDS + KEPT_WORDS;
+function bytesFor({ pairs, nodes, opens, mappings, locks }: Sizes): number {
+  const tables = nodeTableWords(nodes) + openTableWords(opens) + mappingRowsWords(mappings) + lockTableWords(locks);
+  const words = tables + DOMAINS_WORDS + KEPT_WORDS;
   return journalBytes(pairs) + 4 * words + 256;
 }
 
@@ -45,6 +50,7 @@ class Tables {
   readonly mappings: MappingRows;
   readonly domains: Domains;
   readonly backing: BackingFiles;
+  readonly locks: LockRows;
   readonly #handle = memoryAt(0, new ArrayBuffer(64));
 
   constructor(memory: Memory, sizes: Sizes) {
@@ -57,6 +63,7 @@ class Tables {
     this.domains = new Domains('dir', journal, journal.take(DOMAINS_WORDS), this.nodes);
     const registration = { open: () => ++ids, close: () => 0 };
     this.backing = new BackingFiles(registration, journal, journal.take(KEPT_WORDS), () => 5);
+    this.locks = new LockRows(journal, sizes.locks);
   }
 
   lookUp(inode: number, isDirectory: boolean): number {
@@ -72,22 +79,26 @@ class Tables {
 
   /** What a server derives from the tables when it starts. */
   derived(): unknown {
-    const { nodes, opens, mappings, domains, backing, progress } = this;
+    const { nodes, opens, mappings, domains, backing, progress, locks } = this;
     const all = [...nodes.slots()];
     return {
       nodes: [nodes.count, nodes.detachedCount, all.map((slot) => [slot, nodes.lookups(slot), nodes.domain(slot)])],
       opens: [opens.inodes, opens.descriptors, [...opens.byRoute], [...opens.rows()], [...opens.handles()]],
       mappings: [mappings.count, mappings.idle, [...mappings.alive()].map((row) => [row, mappings.size(row)])],
       domains: domains.count,
+      locks: [
+        locks.count,
+        [...locks.all()].map(([row, { slot, kind, owner, range }]) => [row, slot, kind, owner, range]),
+      ],
       kept: [backing.kept, [...backing.ids()]],
       progress: [progress.parts(3, 0), progress.isDone(4, 0)],
     };
   }
 
   flaw(): string | undefined {
-    const { nodes, opens, mappings, backing } = this;
+    const { nodes, opens, mappings, backing, locks } = this;
     const used = new Set([...opens.rows()].map((row) => opens.backingId(row)));
-    return nodes.flaw() ?? opens.flaw(nodes) ?? mappings.flaw() ?? backing.flaw(used);
+    return nodes.flaw() ?? opens.flaw(nodes) ?? mappings.flaw() ?? backing.flaw(used) ?? locks.flaw(nodes);
   }
 }
 
@@ -105,6 +116,8 @@ const changes: Readonly<Record<string, Change>> = {
     const slot = some(t.nodes.slots(), n) ?? ROOT;
     if (slot === ROOT || t.nodes.openRow(slot) >= 0) return;
     if ([...t.opens.handles()].some((handle) => t.opens.handleSlot(handle) === slot)) return;
+    // What is locked is open.
+    if ([...t.locks.all()].some(([, lock]) => lock.slot === slot)) return;
     const generation = t.nodes.generation(slot);
     if (t.nodes.forget(slot, (n % 2) + 1)) t.backing.ofNodes.drop(slot, generation);
   },
@@ -137,6 +150,23 @@ const changes: Readonly<Record<string, Change>> = {
   },
   addHandle: (t, n) => void t.opens.addHandle(n, some(t.nodes.slots(), n) ?? ROOT, n % 8, n),
   dropHandle: (t, n) => void t.opens.dropHandle(some(t.opens.handles(), n) ?? 0),
+  lock(t, n) {
+    if (!t.locks.hasRoom(2, 0)) return;
+    const owner = new Owner(
+      BigInt(n) << 40n,
+      n % 2 === 0 ? 'process' : 'flock',
+      n,
+      n,
+      some(t.nodes.slots(), n) ?? ROOT,
+    );
+    t.locks.addRange(owner, new Range(BigInt(n), BigInt(n) << 33n, n % 3 === 0 ? c.F_WRLCK : c.F_RDLCK));
+    if (n % 5 === 0) t.locks.addWatch(owner, n % 7, n, 1);
+  },
+  unlock(t, n) {
+    const [row] = some(t.locks.all(), n) ?? [];
+    if (row !== undefined) t.locks.give(row);
+  },
+  nameOpen: (t) => void t.locks.nextSerial(),
   share(t, n) {
     const row = t.mappings.take();
     if (row === NONE) return;
@@ -214,10 +244,10 @@ test('a step that is cut off at any word is taken back wholly, and whatever is d
 
 /**
  * The largest steps. A listing answers with what one getdents64 of 64 KiB brings, 24 bytes an entry at the least; the others are bounded
- * by constants beside them (FORGETS_PER_STEP, BUSY_STEP, SOME). Everything else changes some rows.
+ * by constants beside them (FORGETS_PER_STEP, DROP_STEP, SOME, MAX_LOCKS). Everything else changes some rows.
  */
 test('the largest steps take a small part of the journal', () => {
-  const sizes: Sizes = { pairs: PAIRS, nodes: 8192, opens: 8, mappings: 4096 };
+  const sizes: Sizes = { pairs: PAIRS, nodes: 8192, opens: 8, mappings: 4096, locks: MAX_LOCKS };
   const tables = new Tables(memoryAt(0, new ArrayBuffer(bytesFor(sizes))), sizes);
   const { journal, nodes, mappings, backing } = tables;
   const measure = (what: () => void): number => {
@@ -255,4 +285,22 @@ test('the largest steps take a small part of the journal', () => {
   });
   assert.ok(dropping > 64 * 5 && dropping < PAIRS / 128, `dropping 64 mappings changes ${dropping} words`);
   assert.ok(measure(() => backing.dropAll()) < PAIRS / 64, 'all registrations that are kept');
+  // No word of a row is zero.
+  const far = 2n ** 40n + 1n;
+  const owner = new Owner(far, 'process', Number(far), 1, ROOT);
+  const ranges = Array.from(
+    { length: MAX_LOCKS },
+    (_, i) => new Range(far + BigInt(2 * i), far + BigInt(2 * i), c.F_WRLCK),
+  );
+  const locking = measure(() => {
+    for (const range of ranges) tables.locks.addRange(owner, range);
+  });
+  const ending = measure(() => {
+    for (const { row } of ranges) tables.locks.give(row);
+  });
+  assert.equal(tables.locks.count, 0);
+  assert.ok(
+    ending > MAX_LOCKS && ending < (3 * PAIRS) / 4,
+    `the end of all locks changes ${ending} words, their start ${locking}`,
+  );
 });

@@ -16,7 +16,7 @@ export function umountCommand(): Command {
     .alias('unmount')
     .summary('unmount, and wait for the end of the daemon')
     .description(
-      'Unmounts MOUNTPOINT, and returns when its daemon has ended and its store is gone.\nPlain umount(8) works as well.',
+      'Unmounts MOUNTPOINT, and returns when its daemon has ended and its store is gone: its source can be unmounted then.\nPlain umount(8) works as well; the daemon ends a moment later.',
     )
     .argument('<mountpoint>')
     .option('-l, --lazy', 'detach it now; the daemon ends when the last user of the mount does')

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -16,11 +16,11 @@ import { assertNothingLeft } from '../support/leaks.ts';
 import { makeLoopFilesystem } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { mountSharedext } from '../support/server.ts';
+import { cutPower, mountImage } from './image.ts';
 import { type Acknowledged, BLOCK, LARGE_BLOCKS, SMALL_BLOCKS, SMALL_FILES, stamped, versionOf } from './stamps.ts';
 
 const WRITER = fileURLToPath(new URL('./writer-child.js', import.meta.url));
 const CUTS = 5;
-const IMAGE_BYTES = 400 * 1024 * 1024;
 const SEED = 31;
 
 /** By file and block: the version that must survive at least. */
@@ -75,13 +75,7 @@ for (const kind of ['btrfs', 'xfs'] as const) {
   test(`on ${kind}, what was acknowledged as durable is there after a power cut`, async (t) => {
     const host = makeLoopFilesystem('xfs', { sizeMb: 3000 });
     try {
-      const image = join(host.dir, 'image');
-      const [source, mountpoint] = [join(host.folder, 'source'), join(host.folder, 'mounted')];
-      mkdirSync(source);
-      writeFileSync(image, '');
-      truncateSync(image, IMAGE_BYTES);
-      execFileSync(`mkfs.${kind}`, kind === 'btrfs' ? ['-q', image] : ['-q', '-m', 'reflink=1', image]);
-      execFileSync('mount', ['-o', 'loop', image, source]);
+      const { image, source, mountpoint } = mountImage(host, kind);
       layOut(source);
       const server = await mountSharedext(source, mountpoint, 'settle=0,composed=1m');
       const readers = ['small0', 'large'].map((name) => posix.open(join(mountpoint, name), posix.O_RDONLY));
@@ -109,9 +103,8 @@ for (const kind of ['btrfs', 'xfs'] as const) {
           assert.equal(writer.exitCode, null, 'the writer failed');
           await new Promise((resolve) => setTimeout(resolve, 1));
         }
-        const cut = { image: join(host.dir, `cut${i}`), durable: copyOf(durable) };
-        execFileSync('cp', ['--reflink=always', image, cut.image]);
-        cuts.push(cut);
+        const acknowledged = copyOf(durable);
+        cuts.push({ image: cutPower(host, image, `cut${i}`), durable: acknowledged });
       }
       writer.stdin.end();
       await once(writer, 'close');

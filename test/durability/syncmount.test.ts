@@ -5,15 +5,15 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { assertNothingLeft } from '../support/leaks.ts';
 import { makeLoopFilesystem } from '../support/loopfs.ts';
 import * as posix from '../support/posix.ts';
 import { mountSharedext } from '../support/server.ts';
+import { cutPower, mountImage } from './image.ts';
 
-const IMAGE_BYTES = 400 * 1024 * 1024;
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_EXCL, O_TRUNC } = posix;
 
 function using(name: string, flags: number, use: (fd: number) => void): void {
@@ -113,21 +113,14 @@ interface Way {
 }
 
 /** Which changes a cut right after the last of them leaves. */
-async function surviving(kind: string, { option, changes }: Way): Promise<string[]> {
+async function surviving(kind: 'btrfs' | 'xfs', { option, changes }: Way): Promise<string[]> {
   const host = makeLoopFilesystem('btrfs', { sizeMb: 2000 });
   try {
-    const image = join(host.dir, 'image');
-    const [source, mountpoint] = [join(host.folder, 'source'), join(host.folder, 'mounted')];
-    mkdirSync(source);
-    writeFileSync(image, '');
-    truncateSync(image, IMAGE_BYTES);
-    execFileSync(`mkfs.${kind}`, kind === 'btrfs' ? ['-q', image] : ['-q', '-m', 'reflink=1', image]);
-    execFileSync('mount', ['-o', 'loop', image, source]);
+    const { image, source, mountpoint } = mountImage(host, kind);
     layOut(source);
     const server = await mountSharedext(source, mountpoint, `settle=0,composed=64k${option}`);
     for (const [act] of Object.values(changes)) act((name) => join(mountpoint, name));
-    const cut = join(host.dir, 'cut');
-    execFileSync('cp', ['--reflink=always', image, cut]);
+    const cut = cutPower(host, image, 'cut');
     await server.umount();
     execFileSync('umount', [source]);
     execFileSync('mount', ['-o', 'loop', cut, source]);

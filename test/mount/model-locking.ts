@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import type { OtherProcess } from '../support/asuser.ts';
 import * as posix from '../support/posix.ts';
+import { isGranted } from '../support/posix-locks.ts';
 import type { Wanted } from './model-locks.ts';
 import type { Descriptor, Inode, World } from './model-world.ts';
 
@@ -55,17 +56,6 @@ export class Peer {
 
   async closeAll(w: World): Promise<void> {
     for (const file of [...this.files]) await this.close(w, file);
-  }
-}
-
-/** Whether a request that doesn't wait is granted. */
-async function isGranted(act: () => unknown): Promise<boolean> {
-  try {
-    await act();
-    return true;
-  } catch (error) {
-    assert.ok(error instanceof Error && 'code' in error && error.code === 'EAGAIN', String(error));
-    return false;
   }
 }
 

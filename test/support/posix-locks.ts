@@ -107,3 +107,14 @@ export function setLease(fd: number, type: number): void {
 export function leaseOf(fd: number): number {
   return check(libc.fcntl(fd, F_GETLEASE, 0), 'fcntl(F_GETLEASE)', fd);
 }
+
+/** Whether a request for a lock that doesn't wait is granted; rejects when it fails for another reason than somebody's lock. */
+export async function isGranted(request: () => unknown): Promise<boolean> {
+  try {
+    await request();
+    return true;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return false;
+    throw error;
+  }
+}

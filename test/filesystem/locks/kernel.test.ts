@@ -11,6 +11,7 @@ import { type Conflict, FileLocks, Owner, type OwnerKind } from '../../../src/fi
 import { type LockType, TO_THE_END } from '../../../src/filesystem/locks/ranges.ts';
 import { OtherProcess, root } from '../../support/asuser.ts';
 import * as posix from '../../support/posix.ts';
+import { isGranted } from '../../support/posix-locks.ts';
 
 const OWNERS = 3;
 const BYTES = 16;
@@ -60,16 +61,6 @@ async function compare(list: readonly Step[], kind: OwnerKind, kernel: Kernel): 
   for (const owner of owners.keys()) await kernel.lock({ owner, start: 0, length: 0, type: F_UNLCK });
 }
 
-async function granted(act: () => unknown): Promise<boolean> {
-  try {
-    await act();
-    return true;
-  } catch (error) {
-    assert.ok(error instanceof Error && 'code' in error && error.code === 'EAGAIN', String(error));
-    return false;
-  }
-}
-
 async function inFolder(use: (file: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'sharedext-test-'));
   try {
@@ -84,7 +75,7 @@ test('open file descriptions get from the kernel what they get from the table', 
     const fds = Array.from({ length: OWNERS }, () => posix.open(file, posix.O_RDWR | posix.O_CREAT));
     const of = ({ owner }: Step): number => fds[owner] ?? -1;
     const kernel: Kernel = {
-      lock: (one) => granted(() => posix.lockDescription(of(one), one.type, one.start, one.length)),
+      lock: (one) => isGranted(() => posix.lockDescription(of(one), one.type, one.start, one.length)),
       inTheWay: async (one) => posix.conflictingDescription(of(one), one.type, one.start, one.length),
     };
     try {
@@ -110,7 +101,8 @@ test('processes get from the kernel what they get from the table', () =>
         return other;
       };
       const kernel: Kernel = {
-        lock: (one) => granted(() => of(one).call('lockRecord', fds[one.owner] ?? -1, one.type, one.start, one.length)),
+        lock: (one) =>
+          isGranted(() => of(one).call('lockRecord', fds[one.owner] ?? -1, one.type, one.start, one.length)),
         inTheWay: (one) => of(one).call('conflictingRecord', fds[one.owner] ?? -1, one.type, one.start, one.length),
       };
       const lists = fc.array(step, { maxLength: 40 });

@@ -10,30 +10,50 @@ import { F_OFD_SETLK, F_OFD_SETLKW, F_SETLK, F_SETLKW } from '../base/linux.ts';
 const F_SETLK64 = 13;
 const F_SETLKW64 = 14;
 
+/** Descriptors of a thread, and the mount that they were opened by. */
+interface Watched {
+  readonly thread: number;
+  readonly mount: number;
+  readonly descriptors: readonly number[];
+}
+
 export class OpenDescriptors {
   /**
    * Which sort of record lock a thread asks for that waits in fcntl(2), by the call's arguments (proc_pid_syscall(5)). It can't be
    * in execve(2), nor can its process before it is answered.
    */
   asksFor(thread: number): { kind: 'process' | 'description'; mount: number } | 'running' | undefined {
-    const text = textOf(`/proc/${thread}/syscall`);
-    if (text.startsWith('running')) return 'running';
-    const [, descriptor, command] = text.split(' ').map(Number);
-    const kind = kindOf(command);
-    const found = descriptor === undefined ? undefined : whereIs(thread, descriptor);
-    return kind === undefined || found === undefined ? undefined : { kind, mount: found.mount };
+    return orElse(undefined, () => {
+      const text = textOf(`/proc/${thread}/syscall`);
+      if (text.startsWith('running')) return 'running';
+      const [, descriptor, command] = text.split(' ').map(Number);
+      const kind = kindOf(command);
+      const found = descriptor === undefined ? undefined : whereIs(thread, descriptor);
+      return kind === undefined || found === undefined ? undefined : { kind, mount: found.mount };
+    });
   }
 
   descriptorsOn(thread: number, mount: number, inode: bigint): number[] {
-    return numbersIn(`/proc/${thread}/fdinfo`).filter((fd) => isOn(thread, fd, mount, inode));
+    return orElse([], () => numbersIn(`/proc/${thread}/fdinfo`).filter((fd) => isOn(thread, fd, mount, inode)));
   }
 
-  areOn(thread: number, descriptors: readonly number[], mount: number, inode: bigint): boolean {
-    return descriptors.every((fd) => isOn(thread, fd, mount, inode));
+  areOn({ thread, mount, descriptors }: Watched, process: number, inode: bigint): boolean {
+    const are = (of: number): boolean => descriptors.every((fd) => isOn(of, fd, mount, inode));
+    // The thread that locked may have ended, and its process go on.
+    return orElse(true, () => are(thread) || numbersIn(`/proc/${process}/task`).some(are));
   }
 
   threadsOf(process: number): number[] {
-    return numbersIn(`/proc/${process}/task`);
+    return orElse([], () => numbersIn(`/proc/${process}/task`));
+  }
+}
+
+/** What is taken for so where it can't be found out, such as when we have no descriptor left to look by. */
+function orElse<T>(otherwise: T, look: () => T): T {
+  try {
+    return look();
+  } catch {
+    return otherwise;
   }
 }
 
@@ -65,19 +85,23 @@ function isOn(thread: number, fd: number, mount: number, inode: bigint): boolean
   return found?.mount === mount && found.inode === inode;
 }
 
-/** Empty when there is no such file. */
+/** Empty when there is no such file. @throws when that can't be told. */
 function textOf(path: string): string {
-  try {
-    return readFileSync(path, 'latin1');
-  } catch {
-    return '';
-  }
+  return unlessGone(() => readFileSync(path, 'latin1')) ?? '';
 }
 
+/** @throws when it can't be told. */
 function numbersIn(path: string): number[] {
+  return (unlessGone(() => readdirSync(path)) ?? []).map(Number);
+}
+
+/** Undefined where the process, thread or descriptor is gone: proc(5). */
+function unlessGone<T>(look: () => T): T | undefined {
   try {
-    return readdirSync(path).map(Number);
-  } catch {
-    return [];
+    return look();
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH'))
+      return undefined;
+    throw error;
   }
 }

@@ -1,5 +1,6 @@
 /** Processes of one thread each, with their descriptors, as far as locks ask for them. */
 
+import type { Watch } from '../../src/filesystem/locks/filelocks.ts';
 import type { Asked, Processes } from '../../src/filesystem/locks/processes.ts';
 
 /** All descriptors were opened by this one. */
@@ -25,7 +26,7 @@ export class FakeProcesses implements Processes {
     return [...(this.open.get(thread) ?? [])].filter(([, ino]) => BigInt(ino) === inode).map(([fd]) => fd);
   }
 
-  areOn(thread: number, descriptors: readonly number[], mount: number, inode: bigint): boolean {
+  areOn({ thread, descriptors, mount }: Watch, _process: number, inode: bigint): boolean {
     return mount === MOUNT && descriptors.every((fd) => BigInt(this.open.get(thread)?.get(fd) ?? -1) === inode);
   }
 

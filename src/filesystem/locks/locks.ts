@@ -300,14 +300,7 @@ export class Locks {
   /** Whether an owner has closed no descriptor that it would have to be asked for. */
   #isWatchedOpen(owner: Owner): boolean {
     const { watch } = owner;
-    if (watch === undefined) return true;
-    const { processes } = this.#options;
-    const inode = this.#inodeOf(owner.slot);
-    if (processes.areOn(watch.thread, watch.descriptors, watch.mount, inode)) return true;
-    // The thread that locked may have ended, and its process go on.
-    return processes
-      .threadsOf(owner.pid)
-      .some((thread) => processes.areOn(thread, watch.descriptors, watch.mount, inode));
+    return watch === undefined || this.#options.processes.areOn(watch, owner.pid, this.#inodeOf(owner.slot));
   }
 
   /** Has a process watched if it may close the file without a word. `asking` is a thread of it that is known to be there. */

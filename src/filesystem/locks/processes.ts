@@ -1,6 +1,6 @@
 /** What has to be known of other processes, to find out when a lock ends that the kernel tells nothing of: `sys/processes.ts`. */
 
-import type { OwnerKind } from './filelocks.ts';
+import type { OwnerKind, Watch } from './filelocks.ts';
 
 export interface Asked {
   readonly kind: Exclude<OwnerKind, 'flock'>;
@@ -16,8 +16,11 @@ export interface Processes {
   asksFor(thread: number): Asked | 'running' | undefined;
   /** The thread's descriptors that lead by this mount to the inode that shows this number. */
   descriptorsOn(thread: number, mount: number, inode: bigint): number[];
-  /** Whether all these descriptors of the thread lead to the inode by this mount. */
-  areOn(thread: number, descriptors: readonly number[], mount: number, inode: bigint): boolean;
+  /**
+   * Whether all these descriptors of a process lead to the inode by the watched mount. What can't be found out counts as so: nobody
+   * loses a lock for it.
+   */
+  areOn(watch: Watch, process: number, inode: bigint): boolean;
   /** The threads of a process; none when it is gone. */
   threadsOf(process: number): number[];
 }
